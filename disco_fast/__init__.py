@@ -1,0 +1,3 @@
+"""disco_fast."""
+from ._version import __version__
+from .model import DISCO, DISCOOutput

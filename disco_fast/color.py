@@ -1,0 +1,36 @@
+"""The 313 colour bins of the ab plane, and the scales between pictures and the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+AB_SCALE = 110.0  # the network's chroma is ab / 110
+BIN_SIZE = 10
+N_BINS = 313
+
+# Bins are the multiples of 10 in the ab plane that sRGB reaches: for each a from -90 to 100 one run of b.
+_B_RANGES = (
+    (50, 90), (20, 90), (0, 90), (-20, 90), (-30, 100),
+    (-40, 100), (-50, 100), (-50, 100), (-60, 100), (-70, 100),
+    (-80, 90), (-80, 90), (-90, 90), (-100, 90), (-100, 80),
+    (-110, 80), (-110, 80), (-110, 70), (-110, 70), (-90, 0),
+)  # fmt: skip
+
+
+def bin_centers(device: torch.device | str = "cpu") -> Tensor:
+    """[313,2] fp32: (a, b) of every colour bin, a-major; the class order of the network's logits."""
+    return torch.tensor(
+        [
+            (a, b)
+            for a, (low, high) in zip(range(-90, 101, BIN_SIZE), _B_RANGES, strict=True)
+            for b in range(low, high + 1, BIN_SIZE)
+        ],
+        dtype=torch.float32,
+        device=device,
+    )
+
+
+def normalize_lightness(lightness: Tensor) -> Tensor:
+    """L in 0..100 to the network's input, (L - 50) / 50."""
+    return (lightness - 50) / 50

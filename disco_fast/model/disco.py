@@ -1,0 +1,201 @@
+"""DISCO: the published network, from lightness to chroma by way of a few coloured anchors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops
+from ..color import AB_SCALE, N_BINS, bin_centers
+from .backbone import Backbone
+from .refinenet import RefineNet
+from .scale import STRIDE, TOKEN_DIM
+from .spixnet import SPixNet
+from .transformer import TokenEncoder, position_encoding
+
+MAX_VARIANTS = 3
+
+
+@dataclass(frozen=True)
+class DISCOOutput:
+    """Everything the network computes, for N images of P = h*w superpixels, K anchors and V variants.
+
+    From `anchor_mask` on, the leading dimension M is N*V, image-major: the variants of an image are neighbours.
+
+    Attributes:
+        association: [N,9,H,W], soft assignment of pixels to their candidate superpixels.
+        pooled: [N,64,h,w], SP-Pooled backbone features.
+        association_sum: [N,1,h,w], pooled weight in cells.
+        superpixel_size: [N,1,h,w], area under hard assignment in cells.
+        color_tokens: [N,P,64], output of the color modeler, clustered by K-Means.
+        color_logits: [N,313,h,w], its colour distribution.
+        kmeans_labels: [N,P] int64.
+        kmeans_centers: [N,K,64].
+        anchor_index: [N,K] int64, the superpixel that is the anchor of each cluster.
+        anchor_mask: [M,1,h,w], one at anchors.
+        anchor_colors: [M,2,h,w], ab/110 at anchors, zero elsewhere.
+        guided_tokens: [M,P,64], output of the color generator.
+        guided_logits: [M,313,h,w], its colour distribution.
+        ab: [M,2,H,W], the result, ab/110 in -1..1.
+    """
+
+    association: Tensor
+    pooled: Tensor
+    association_sum: Tensor
+    superpixel_size: Tensor
+    color_tokens: Tensor
+    color_logits: Tensor
+    kmeans_labels: Tensor
+    kmeans_centers: Tensor
+    anchor_index: Tensor
+    anchor_mask: Tensor
+    anchor_colors: Tensor
+    guided_tokens: Tensor
+    guided_logits: Tensor
+    ab: Tensor
+
+
+class DISCO(nn.Module):
+    """The network of "Disentangled Image Colorization via Global Anchors" (ACM TOG 41(6), 2022).
+
+    `state_dict` has the published checkpoint's keys; at width 1 also its shapes.
+
+    Args:
+        width: scales the channels of every convolution; tokens stay 64 wide. 1 is the published network (43.06 M
+            parameters), 0.25 the compact one (3.3 M).
+        cell_size: side S of a superpixel grid cell in pixels.
+
+    Attributes:
+        ops: where the forward pass takes its ops from; set it to `disco_fast.reference` to run the specification.
+        stride: height and width of the input must be multiples of it.
+    """
+
+    def __init__(self, width: float = 1.0, cell_size: int = 16):
+        super().__init__()
+        if not 0 < width <= 4:
+            raise ValueError(f"width: expected a number in (0, 4], got {width!r}")
+        if cell_size not in (8, 16, 32):
+            raise ValueError(f"cell_size: expected 8, 16 or 32, got {cell_size!r}")
+        self.width, self.cell_size, self.stride = width, cell_size, max(STRIDE, cell_size)
+        self.ops: ModuleType = ops
+        self.segnet = nn.Sequential(OrderedDict(net=SPixNet(width)))
+        self.repnet = Backbone(width)
+        self.enhanceNet = RefineNet(width)
+        self.wildpath = TokenEncoder()
+        self.hintpath = TokenEncoder()
+        self.mid_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
+        self.trg_word_emb = nn.Linear(TOKEN_DIM + N_BINS + 1, TOKEN_DIM, bias=False)
+        self.trg_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
+        self.register_buffer("_bin_centers", bin_centers(), persistent=False)
+
+    def forward(
+        self,
+        gray: Tensor,
+        n_anchors: int = 8,
+        kmeans_init: Tensor | None = None,
+        variants: int = 1,
+        seed: int = 0,
+    ) -> DISCOOutput:
+        """Colorize.
+
+        Args:
+            gray: [N,1,H,W] floating, (L - 50) / 50; H and W multiples of `stride`.
+            n_anchors: K, 1..P for P superpixels.
+            kmeans_init: [N,K] int64, superpixels that are the first cluster centers; drawn by k-means++ from `seed`
+                if None.
+            variants: V, 1..3 colourings of each image from unlike anchor colours.
+            seed: of the draw; the same for every image, so a batch changes nothing.
+
+        Returns:
+            Every intermediate result, see `DISCOOutput`.
+
+        Raises:
+            ValueError: naming the argument that does not fit.
+        """
+        self._check(gray, n_anchors, kmeans_init, variants)
+        rows, columns = gray.shape[2] // self.cell_size, gray.shape[3] // self.cell_size
+        association = self.segnet(gray)
+        pooled, association_sum = self.ops.sp_pool(self.repnet(gray), association, self.cell_size)
+        size = self.ops.superpixel_size(association, self.cell_size)
+        position = position_encoding(rows, columns, gray.device)
+
+        tokens = pooled.flatten(2).transpose(1, 2).contiguous()
+        color_tokens = self.wildpath(tokens, position)
+        color_logits = self.mid_word_prj(color_tokens)
+
+        if kmeans_init is None:
+            kmeans_init = self.ops.kmeans_init(color_tokens, n_anchors, seed, "k-means++")
+        labels, centers, _ = self.ops.kmeans(color_tokens, kmeans_init, 20, 1e-4)
+        anchors = self.ops.select_anchors(labels, size.flatten(1), n_anchors)
+        bins = self.ops.anchor_bins(color_logits, anchors, self._bin_centers, variants)
+
+        def repeat(x: Tensor) -> Tensor:
+            return x if variants == 1 else x.repeat_interleave(variants, dim=0)
+
+        hints = self._hints(bins.flatten(0, 1), repeat(anchors), rows * columns)
+        guided_tokens = self.hintpath(self._embed(repeat(tokens), *hints), position)
+        spread = self.ops.sp_diffuse(
+            _as_map(guided_tokens, rows), repeat(association), self.cell_size
+        )
+        ab = self.enhanceNet(torch.cat([repeat(gray), spread], dim=1))
+        mask, label = hints
+        return DISCOOutput(
+            association=association,
+            pooled=pooled,
+            association_sum=association_sum,
+            superpixel_size=size,
+            color_tokens=color_tokens,
+            color_logits=_as_map(color_logits, rows),
+            kmeans_labels=labels,
+            kmeans_centers=centers,
+            anchor_index=anchors,
+            anchor_mask=_as_map(mask, rows),
+            anchor_colors=_as_map(mask * self._bin_centers[label] / AB_SCALE, rows),
+            guided_tokens=guided_tokens,
+            guided_logits=_as_map(self.trg_word_prj(guided_tokens), rows),
+            ab=ab,
+        )
+
+    def _hints(self, bins: Tensor, anchors: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Anchors [M,K] and their colour bins [M,K] as a mask [M,P,1] and a bin per superpixel [M,P]."""
+        label = torch.zeros(len(bins), count, dtype=torch.int64, device=bins.device)
+        label.scatter_(1, anchors, bins)
+        mask = self._bin_centers.new_zeros(len(bins), count).scatter_(1, anchors, 1.0)
+        return mask[..., None], label
+
+    def _embed(self, tokens: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+        """The color generator's input: tokens, anchor colours as one-hot bins, anchor mask; [M,P,64]."""
+        colors = mask * F.one_hot(label, N_BINS).to(tokens.dtype)
+        return self.trg_word_emb(torch.cat([tokens, colors, mask], dim=-1))
+
+    def _check(
+        self, gray: Tensor, n_anchors: int, kmeans_init: Tensor | None, variants: int
+    ) -> None:
+        shape = tuple(gray.shape)
+        fits = len(shape) == 4 and shape[1] == 1 and min(shape) > 0
+        if not fits or shape[2] % self.stride or shape[3] % self.stride:
+            raise ValueError(
+                f"gray: expected [N,1,H,W] with H and W positive multiples of {self.stride}, got {shape}"
+            )
+        if not gray.is_floating_point():
+            raise ValueError(f"gray: expected floating (L - 50) / 50, got {gray.dtype}")
+        count = shape[2] // self.cell_size * (shape[3] // self.cell_size)
+        if not 1 <= n_anchors <= count:
+            raise ValueError(f"n_anchors: expected 1..{count} superpixels, got {n_anchors}")
+        if kmeans_init is not None and tuple(kmeans_init.shape) != (shape[0], n_anchors):
+            raise ValueError(
+                f"kmeans_init: expected [{shape[0]},{n_anchors}], got {tuple(kmeans_init.shape)}"
+            )
+        if not 1 <= variants <= MAX_VARIANTS:
+            raise ValueError(f"variants: expected 1..{MAX_VARIANTS}, got {variants}")
+
+
+def _as_map(tokens: Tensor, rows: int) -> Tensor:
+    """[M,P,C] to [M,C,h,w], a view."""
+    m, count, channels = tokens.shape
+    return tokens.transpose(1, 2).unflatten(2, (rows, count // rows))

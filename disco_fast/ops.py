@@ -1,0 +1,378 @@
+"""The ops, `torch.ops.disco_fast.*`, behind typed wrappers that check every argument first.
+
+Each schema stands here, once. The specification (`reference.py`) is registered for every device; a native half that is
+loaded takes its device over. So an installation without any compiler has the same ops, and torch.compile,
+torch.export and autograd see one opaque node either way. (The schemas stand in Python and not in C++ because that
+installation has no C++.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _library, reference
+from .reference import EPSILON, TOP_BINS, diverse_bins, layout_of, wide_dtype
+
+SEEDINGS = ("k-means++", "random")
+
+_SCHEMAS = {
+    "sp_pool": "(Tensor features, Tensor association, int cell_size) -> (Tensor, Tensor)",
+    "sp_aggregate": "(Tensor features, Tensor association, int cell_size) -> (Tensor, Tensor)",
+    "sp_diffuse": "(Tensor tokens, Tensor association, int cell_size) -> Tensor",
+    "sp_correlate": "(Tensor features, Tensor tokens, Tensor? offset, int cell_size) -> Tensor",
+    "superpixel_size": "(Tensor association, int cell_size) -> Tensor",
+    "kmeans": "(Tensor points, Tensor init, int max_iter, float tol) -> (Tensor, Tensor, Tensor)",
+    "kmeans_init": "(Tensor points, int n_clusters, int seed, str method) -> Tensor",
+    "select_anchors": "(Tensor labels, Tensor sizes, int n_clusters) -> Tensor",
+    "rgb_to_l": "(Tensor image) -> Tensor",
+    "lab_to_rgb": "(Tensor lightness, Tensor ab, bool to_uint8) -> Tensor",
+}
+
+for _name, _schema in _SCHEMAS.items():
+    torch.library.define(f"disco_fast::{_name}", _schema)
+    torch.library.impl(
+        f"disco_fast::{_name}", "CompositeExplicitAutograd", getattr(reference, _name)
+    )
+torch.library.define("disco_fast::_instruction_set", "() -> str")
+_library.halves()
+
+
+def _check(condition: bool, op: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{op}: expected {expected}, got {got}")
+
+
+def _check_floating(op: str, **tensors: Tensor) -> None:
+    """All are floating tensors on one device."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        _check(tensor.is_floating_point(), op, f"{name} floating", tensor.dtype)
+        same = tensor.device == first.device
+        _check(same, op, f"{name} on {first.device} like {first_name}", tensor.device)
+
+
+def _check_grid(op: str, association: Tensor, cell_size: int) -> tuple[int, int]:
+    """The association map fits the grid; returns the grid's rows and columns."""
+    shape = tuple(association.shape)
+    _check(len(shape) == 4 and shape[1] == 9, op, "association [N,9,H,W]", shape)
+    _check(cell_size >= 1, op, "cell_size of at least 1", cell_size)
+    _check(
+        min(shape) > 0 and shape[2] % cell_size == 0 and shape[3] % cell_size == 0,
+        op,
+        f"association with H and W positive multiples of cell_size={cell_size}",
+        shape,
+    )
+    return shape[2] // cell_size, shape[3] // cell_size
+
+
+def _check_features(op: str, features: Tensor, association: Tensor) -> None:
+    same = features.dtype == association.dtype
+    _check(same, op, f"features in {association.dtype} like the association", features.dtype)
+    expected = (association.shape[0], None, *association.shape[2:])
+    matches = features.dim() == 4 and (features.shape[0], None, *features.shape[2:]) == expected
+    text = f"features [N,C,H,W] with N,H,W of the association {tuple(association.shape)}"
+    _check(matches and features.shape[1] > 0, op, text, tuple(features.shape))
+
+
+# ---- SP-Pooling and SP-Diffusion -------------------------------------------------------------------
+
+
+def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:
+    """SP-Pooling (equation 1); see `reference.sp_pool`. Differentiable.
+
+    Args:
+        features: [N,C,H,W], fp64, fp32, fp16 or bf16, any strides; planar and channels-last are read in place.
+        association: [N,9,H,W], same dtype, any strides.
+        cell_size: side of a cell in pixels; H and W are multiples of it.
+
+    Returns:
+        (pooled [N,C,h,w], weight [N,1,h,w]), both fp64 for fp64 and otherwise fp32.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_floating("sp_pool", features=features, association=association)
+    _check_grid("sp_pool", association, cell_size)
+    _check_features("sp_pool", features, association)
+    return torch.ops.disco_fast.sp_pool(features, association, cell_size)
+
+
+def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
+    """SP-Diffusion (equation 2); see `reference.sp_diffuse`. Differentiable.
+
+    Args:
+        tokens: [N,C,h,w], any floating dtype (taken to fp32, or to fp64 with a fp64 association), any strides.
+        association: [N,9,H,W], fp64, fp32, fp16 or bf16, planar or channels-last.
+        cell_size: side of a cell in pixels.
+
+    Returns:
+        features [N,C,H,W] in the dtype and layout of the association.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_floating("sp_diffuse", tokens=tokens, association=association)
+    grid = _check_grid("sp_diffuse", association, cell_size)
+    shape = tuple(tokens.shape)
+    _check(
+        len(shape) == 4 and shape[0] == association.shape[0] and shape[2:] == grid and shape[1] > 0,
+        "sp_diffuse",
+        f"tokens [N,C,h,w] with N={association.shape[0]}, (h,w)={grid}",
+        shape,
+    )
+    tokens = tokens.to(wide_dtype(association.dtype))
+    return torch.ops.disco_fast.sp_diffuse(tokens, association, cell_size)
+
+
+def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
+    """Area won by each superpixel, [N,1,h,w] in cells; see `reference.superpixel_size`.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_floating("superpixel_size", association=association)
+    _check_grid("superpixel_size", association, cell_size)
+    return torch.ops.disco_fast.superpixel_size(association, cell_size)
+
+
+def _pooled_fake(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:
+    n, channels, height, width = features.shape
+    grid, dtype = (height // cell_size, width // cell_size), wide_dtype(features.dtype)
+    pooled = features.new_empty(n, channels, *grid, dtype=dtype)
+    return pooled, pooled.new_empty(n, 1, *grid)
+
+
+torch.library.register_fake("disco_fast::sp_pool", _pooled_fake)
+torch.library.register_fake("disco_fast::sp_aggregate", _pooled_fake)
+
+
+@torch.library.register_fake("disco_fast::sp_diffuse")
+def _(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
+    return torch.empty(
+        (*tokens.shape[:2], *association.shape[-2:]),
+        dtype=association.dtype,
+        device=tokens.device,
+        memory_format=layout_of(association),
+    )
+
+
+@torch.library.register_fake("disco_fast::sp_correlate")
+def _(features: Tensor, tokens: Tensor, offset: Tensor | None, cell_size: int) -> Tensor:
+    return features.new_empty(features.shape[0], 9, *features.shape[-2:])
+
+
+@torch.library.register_fake("disco_fast::superpixel_size")
+def _(association: Tensor, cell_size: int) -> Tensor:
+    n, _, height, width = association.shape
+    grid, dtype = (height // cell_size, width // cell_size), wide_dtype(association.dtype)
+    return association.new_empty(n, 1, *grid, dtype=dtype)
+
+
+def _keep_pool(ctx, inputs, output) -> None:
+    features, association, ctx.cell_size = inputs
+    ctx.save_for_backward(features, association, *output)
+
+
+def _pool_backward(ctx, grad_pooled, grad_weight):
+    """With q = 1 / (weight + eps) / S^2: dF = diffuse(g q), dA = <F, g q> + dweight / S^2 - <g, pooled> q."""
+    features, association, pooled, weight = ctx.saved_tensors
+    size = ctx.cell_size
+    q = 1 / ((weight + EPSILON) * size**2)
+    scaled = grad_pooled * q
+    grad_features = grad_association = None
+    if ctx.needs_input_grad[0]:
+        grad_features = torch.ops.disco_fast.sp_diffuse(scaled, association, size)
+    if ctx.needs_input_grad[1]:
+        offset = grad_weight / size**2 - (grad_pooled * pooled).sum(1, keepdim=True) * q
+        grad_association = torch.ops.disco_fast.sp_correlate(features, scaled, offset, size)
+    return grad_features, grad_association, None
+
+
+def _keep_diffuse(ctx, inputs, output) -> None:
+    tokens, association, ctx.cell_size = inputs
+    ctx.save_for_backward(tokens, association)
+
+
+def _diffuse_backward(ctx, grad):
+    """SP-Diffusion is linear in both: dT = S^2 aggregate(g), dA = <g, T>."""
+    tokens, association = ctx.saved_tensors
+    size = ctx.cell_size
+    grad_tokens = grad_association = None
+    if ctx.needs_input_grad[0]:
+        grad_tokens = torch.ops.disco_fast.sp_aggregate(grad, association, size)[0] * size**2
+    if ctx.needs_input_grad[1]:
+        grad_association = torch.ops.disco_fast.sp_correlate(grad, tokens, None, size)
+    return grad_tokens, grad_association, None
+
+
+torch.library.register_autograd(
+    "disco_fast::sp_pool", _pool_backward, setup_context=_keep_pool
+)
+torch.library.register_autograd(
+    "disco_fast::sp_diffuse", _diffuse_backward, setup_context=_keep_diffuse
+)
+
+
+# ---- K-Means and anchors ------------------------------------------------------------------------------
+
+
+def _check_points(op: str, points: Tensor) -> None:
+    _check_floating(op, points=points)
+    wide = points.dtype in (torch.float32, torch.float64)
+    _check(wide, op, "points in fp32 or fp64", points.dtype)
+    shape = tuple(points.shape)
+    _check(len(shape) == 3 and min(shape) > 0, op, "points [N,P,D], none of them 0", shape)
+
+
+def kmeans(
+    points: Tensor, init: Tensor, max_iter: int = 20, tol: float = 1e-4
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Batched K-Means, each image by itself and bit-identical in any batch; see `reference.kmeans`.
+
+    Args:
+        points: [N,P,D], fp32 or fp64.
+        init: [N,K] int64, indices into the P points, K in 1..P.
+        max_iter: most updates, at least 1.
+        tol: stop when (sum of the centers' shifts)^2 falls below it.
+
+    Returns:
+        (labels [N,P] int64, centers [N,K,D], iterations [N] int64).
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit. Indices out of range are found on the CPU only.
+    """
+    _check_points("kmeans", points)
+    _check(init.dtype == torch.int64, "kmeans", "init in int64", init.dtype)
+    n, count = points.shape[:2]
+    fits = init.dim() == 2 and init.shape[0] == n and 1 <= init.shape[1] <= count
+    _check(fits, "kmeans", f"init [N,K] with N={n}, 1 <= K <= {count}", tuple(init.shape))
+    _check(init.device == points.device, "kmeans", f"init on {points.device}", init.device)
+    _check(max_iter >= 1, "kmeans", "max_iter of at least 1", max_iter)
+    if init.device.type == "cpu" and not torch.compiler.is_compiling():
+        inside = bool(((init >= 0) & (init < count)).all())
+        _check(inside, "kmeans", f"init within 0..{count - 1}", init.tolist())
+    return torch.ops.disco_fast.kmeans(points, init, max_iter, tol)
+
+
+def kmeans_init(
+    points: Tensor, n_clusters: int, seed: int = 0, method: str = "k-means++"
+) -> Tensor:
+    """First centers, drawn from `seed` alone; see `reference.kmeans_init`.
+
+    Args:
+        points: [N,P,D], fp32 or fp64.
+        n_clusters: K, 1..P.
+        seed: any int64; every image of a batch gets the same draws.
+        method: "k-means++" or "random" (without replacement, as the published program).
+
+    Returns:
+        [N,K] int64.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_points("kmeans_init", points)
+    count = points.shape[1]
+    _check(1 <= n_clusters <= count, "kmeans_init", f"n_clusters in 1..{count}", n_clusters)
+    _check(method in SEEDINGS, "kmeans_init", f"method one of {SEEDINGS}", repr(method))
+    return torch.ops.disco_fast.kmeans_init(points, n_clusters, seed, method)
+
+
+def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
+    """The largest superpixel of each cluster, [N,K]; see `reference.select_anchors`.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_floating("select_anchors", sizes=sizes)
+    _check(labels.dtype == torch.int64, "select_anchors", "labels in int64", labels.dtype)
+    same = labels.dim() == 2 and labels.shape == sizes.shape and labels.numel() > 0
+    text = "labels and sizes [N,P] alike"
+    _check(same, "select_anchors", text, (tuple(labels.shape), tuple(sizes.shape)))
+    _check(n_clusters >= 1, "select_anchors", "n_clusters of at least 1", n_clusters)
+    return torch.ops.disco_fast.select_anchors(labels, sizes, n_clusters)
+
+
+def anchor_bins(
+    logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int
+) -> Tensor:
+    """Colour bins of the anchors, [N,V,K]; see `reference.anchor_bins`. Ranks the anchors' bins only."""
+    rows = anchor_index[..., None].expand(-1, -1, logits.shape[-1])
+    ranked = logits.gather(1, rows).sort(dim=-1, descending=True, stable=True)[1]
+    return diverse_bins(ranked[..., :TOP_BINS].transpose(1, 2), bin_centers, variants)
+
+
+@torch.library.register_fake("disco_fast::kmeans")
+def _(points: Tensor, init: Tensor, max_iter: int, tol: float) -> tuple[Tensor, Tensor, Tensor]:
+    n, count, dims = points.shape
+    return (
+        init.new_empty(n, count),
+        points.new_empty(n, init.shape[1], dims),
+        init.new_empty(n),
+    )
+
+
+@torch.library.register_fake("disco_fast::kmeans_init")
+def _(points: Tensor, n_clusters: int, seed: int, method: str) -> Tensor:
+    return points.new_empty(points.shape[0], n_clusters, dtype=torch.int64)
+
+
+@torch.library.register_fake("disco_fast::select_anchors")
+def _(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
+    return labels.new_empty(labels.shape[0], n_clusters)
+
+
+# ---- Colour -----------------------------------------------------------------------------------------------
+
+
+def rgb_to_l(image: Tensor) -> Tensor:
+    """Lightness, 0-100, [N,1,H,W]; see `reference.rgb_to_l`.
+
+    Args:
+        image: [N,1 or 3,H,W], uint8 0-255, or fp32/fp64 0-1.
+
+    Raises:
+        ValueError: naming the argument that does not fit.
+    """
+    known = image.dtype in (torch.uint8, torch.float32, torch.float64)
+    _check(known, "rgb_to_l", "image in uint8, fp32 or fp64", image.dtype)
+    shape = tuple(image.shape)
+    fits = len(shape) == 4 and shape[1] in (1, 3) and min(shape) > 0
+    _check(fits, "rgb_to_l", "image [N,1 or 3,H,W]", shape)
+    return torch.ops.disco_fast.rgb_to_l(image)
+
+
+def lab_to_rgb(lightness: Tensor, ab: Tensor, to_uint8: bool) -> Tensor:
+    """sRGB from full-size lightness and chroma of any size, [N,3,H,W]; see `reference.lab_to_rgb`.
+
+    Args:
+        lightness: [N,1,H,W], fp32 or fp64, 0-100.
+        ab: [N,2,h,w], same dtype, Lab units.
+        to_uint8: uint8 0-255 instead of floating 0-1.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_floating("lab_to_rgb", lightness=lightness, ab=ab)
+    wide = lightness.dtype in (torch.float32, torch.float64) and ab.dtype == lightness.dtype
+    _check(wide, "lab_to_rgb", "lightness and ab both fp32 or both fp64", lightness.dtype)
+    shapes = tuple(lightness.shape), tuple(ab.shape)
+    fits = lightness.dim() == 4 and ab.dim() == 4 and shapes[0][1] == 1 and shapes[1][1] == 2
+    fits = fits and shapes[0][0] == shapes[1][0] and min(*shapes[0], *shapes[1]) > 0
+    _check(fits, "lab_to_rgb", "lightness [N,1,H,W] and ab [N,2,h,w]", shapes)
+    return torch.ops.disco_fast.lab_to_rgb(lightness, ab, to_uint8)
+
+
+@torch.library.register_fake("disco_fast::rgb_to_l")
+def _(image: Tensor) -> Tensor:
+    dtype = torch.float32 if image.dtype == torch.uint8 else image.dtype
+    return image.new_empty(image.shape[0], 1, *image.shape[-2:], dtype=dtype)
+
+
+@torch.library.register_fake("disco_fast::lab_to_rgb")
+def _(lightness: Tensor, ab: Tensor, to_uint8: bool) -> Tensor:
+    dtype = torch.uint8 if to_uint8 else lightness.dtype
+    return lightness.new_empty(lightness.shape[0], 3, *lightness.shape[-2:], dtype=dtype)

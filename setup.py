@@ -1,0 +1,92 @@
+"""Drives CMake, the only description of the native build, and labels the wheel with what was built.
+
+The version carries the built halves as its local label (`0.1.0+cpu`, `0.1.0+reference` where there is no
+C++ compiler), so the last line of `pip install .` says which they are. pip shows the notice itself with `-v`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Distribution, Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "disco_fast/_version.py").read_text())[1]
+
+
+def has_compiler() -> bool:
+    """Whether a C++ compiler that CMake would take is here. MSVC lacks the vector extensions used."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    return sys.platform != "win32" and any(shutil.which(name.split()[0]) for name in names)
+
+
+def torch_folder() -> Path:
+    """The folder of the installed torch, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise SystemExit(
+            "disco_fast: no torch found to build against; run: pip install 'torch>=2.10'"
+        )
+    return Path(spec.origin).parent
+
+
+class CMakeBuild(build_ext):
+    """Configures and builds CMakeLists.txt with ninja, straight into the package folder."""
+
+    def run(self) -> None:
+        """Build every half that can be built here."""
+        target = ROOT if self.inplace else Path(self.build_lib).resolve()
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        configure = [
+            "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build),
+            f"-DDISCO_FAST_TORCH_DIR={torch_folder()}",
+            f"-DDISCO_FAST_OUTPUT_DIR={target / 'disco_fast'}",
+            f"-DDISCO_FAST_CUDA={os.environ.get('DISCO_FAST_CUDA', 'auto')}",
+        ]  # fmt: skip
+        subprocess.run(configure, check=True)
+        subprocess.run(["cmake", "--build", str(build)], check=True)
+
+    def get_outputs(self) -> list[str]:
+        """The libraries are package data; setuptools need not track them."""
+        return []
+
+
+class PlatformWheel(bdist_wheel):
+    """One wheel for every Python: the library uses neither Python.h nor an unstable part of torch."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """`py3-none-<platform>` with a native half, `py3-none-any` without."""
+        platform = super().get_tag()[2] if self.distribution.has_ext_modules() else "any"
+        return "py3", "none", platform
+
+
+class NativeDistribution(Distribution):
+    """Tells setuptools that the wheel depends on the platform exactly if a compiler is here."""
+
+    def has_ext_modules(self) -> bool:
+        """Whether native halves will be built."""
+        return has_compiler()
+
+
+if has_compiler():
+    halves, extensions = "cpu", [Extension("disco_fast.native", sources=[])]
+else:
+    halves, extensions = "reference", []
+    notice = "no C++ compiler found: installing the PyTorch specification only, every op works but slowly"
+    print(f"disco_fast: {notice}", file=sys.stderr)
+
+setup(
+    version=f"{VERSION}+{halves}",
+    ext_modules=extensions,
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
+    distclass=NativeDistribution,
+)
