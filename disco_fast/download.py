@@ -64,14 +64,18 @@ def download(
         raise ValueError(f"name is one of {', '.join(OFFICIAL)}, not {name!r}")
     target = Path(folder or cache_folder()).absolute() / f"{name}.pth.tar"
     if not target.exists():
-        url = f"https://drive.google.com/file/d/{OFFICIAL[name]}/view"
-        fetch(url, target, lambda path: check_checkpoint(path, sha256))
+        fetch(official_url(name), target, lambda path: check_checkpoint(path, sha256))
         return target
     try:
         check_checkpoint(target, sha256)
     except ValueError as error:
         raise DownloadError(f"{error}; remove {target} to fetch it again") from error
     return target
+
+
+def official_url(name: str) -> str:
+    """The address of an official checkpoint, for gdown and for a browser."""
+    return f"https://drive.google.com/file/d/{OFFICIAL[name]}/view"
 
 
 def check_checkpoint(path: Path, sha256: str | None = None) -> None:

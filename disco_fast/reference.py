@@ -115,10 +115,15 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
         features [N,C,H,W] in the dtype and layout (contiguous or channels-last) of the association.
     """
     n, channels = tokens.shape[:2]
-    features = tokens.new_zeros(n, channels, *association.shape[-2:])
+    features = torch.empty(
+        (n, channels, *association.shape[-2:]),
+        dtype=tokens.dtype,
+        device=tokens.device,
+        memory_format=layout_of(association),
+    ).zero_()
     for slot, (y, x), spread in _candidates(tokens, cell_size):
         features[:, :, y, x] += spread * association[:, slot : slot + 1, y, x]
-    return features.to(association.dtype).contiguous(memory_format=layout_of(association))
+    return features.to(association.dtype)
 
 
 def sp_correlate(features: Tensor, tokens: Tensor, offset: Tensor | None, cell_size: int) -> Tensor:

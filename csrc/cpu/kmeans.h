@@ -1,0 +1,239 @@
+// K-Means of one image at a time: one thread, so that an image's result depends on nothing but the image.
+//
+// Points are kept transposed in blocks of L, so that a vector holds the same coordinate of L points: distances to
+// all centers then need no horizontal sums.
+#pragma once
+
+#include <cmath>
+
+#include "cells.h"
+
+namespace disco_fast::DISCO_FAST_ISA {
+
+template <class W>
+struct IndexOf {
+  typedef int32_t type;
+};
+template <>
+struct IndexOf<double> {
+  typedef int64_t type;
+};
+template <class W>
+using Index = typename IndexOf<W>::type;
+
+// The points of an image in blocks of kLanes: block b, coordinate d, lane i. The last block is padded with zeros.
+template <class W>
+class Blocks {
+ public:
+  static constexpr int L = kLanes<W>;
+
+  Blocks(const W* data, int64_t points, int64_t dims)
+      : count((points + L - 1) / L), dims_(dims), data_(count * dims * L) {
+    for (int64_t b = 0; b < count; ++b) {
+      for (int64_t d = 0; d < dims; ++d) {
+        W* to = data_ + (b * dims + d) * L;
+        for (int i = 0; i < L; ++i) {
+          const int64_t p = b * L + i;
+          to[i] = p < points ? data[p * dims + d] : W(0);
+        }
+      }
+    }
+  }
+  const W* operator[](int64_t block) const { return data_ + block * dims_ * L; }
+
+  const int64_t count;
+
+ private:
+  int64_t dims_;
+  Scratch<W> data_;
+};
+
+// Squared distances of a block to K centers [K, dims] at once.
+template <class W, int K>
+inline void distances(const W* block, const W* centers, int64_t dims,
+                      Vector<W, kLanes<W>>* distance) {
+  constexpr int L = kLanes<W>;
+  Vector<W, L> total[K] = {};
+  for (int64_t d = 0; d < dims; ++d) {
+    const Vector<W, L> value = load<L>(block + d * L);
+    for (int k = 0; k < K; ++k) {
+      const Vector<W, L> difference = value - centers[k * dims + d];
+      total[k] += difference * difference;
+    }
+  }
+  for (int k = 0; k < K; ++k) distance[k] = total[k];
+}
+
+// Nearest of `clusters` centers for every point, the first of several; its distance too.
+template <class W>
+inline void assign(const Blocks<W>& blocks, const W* centers, int64_t clusters, int64_t dims,
+                   Index<W>* labels, W* nearest) {
+  constexpr int L = kLanes<W>;
+  typedef Vector<Index<W>, L> Labels;
+  for (int64_t b = 0; b < blocks.count; ++b) {
+    Vector<W, L> best = broadcast<W, L>(W(INFINITY));
+    Labels label = {};
+    Vector<W, L> distance[8];
+    const auto take = [&](int64_t first, int count) {
+      for (int k = 0; k < count; ++k) {
+        const auto closer = distance[k] < best;
+        best = closer ? distance[k] : best;
+        label = closer ? Labels{} + Index<W>(first + k) : label;
+      }
+    };
+    int64_t k = 0;
+    for (; k + 8 <= clusters; k += 8) {
+      distances<W, 8>(blocks[b], centers + k * dims, dims, distance);
+      take(k, 8);
+    }
+    for (; k + 4 <= clusters; k += 4) {
+      distances<W, 4>(blocks[b], centers + k * dims, dims, distance);
+      take(k, 4);
+    }
+    for (; k < clusters; ++k) {
+      distances<W, 1>(blocks[b], centers + k * dims, dims, distance);
+      take(k, 1);
+    }
+    store<L>(labels + b * L, label);
+    store<L>(nearest + b * L, best);
+  }
+}
+
+// The point that lies farthest from its own center, lowest index first; -1 marks it as used up.
+template <class W>
+inline int64_t take_farthest(W* nearest, int64_t points) {
+  int64_t farthest = 0;
+  for (int64_t p = 1; p < points; ++p) {
+    if (nearest[p] > nearest[farthest]) farthest = p;
+  }
+  nearest[farthest] = -1;
+  return farthest;
+}
+
+template <class W>
+inline void kmeans_image(const KMeansArgs& a, int64_t image) {
+  const int64_t points = a.points, dims = a.dims, clusters = a.clusters;
+  const W* data = static_cast<const W*>(a.data) + image * points * dims;
+  W* centers = static_cast<W*>(a.centers) + image * clusters * dims;
+  const Blocks<W> blocks(data, points, dims);
+  const Scratch<Index<W>> labels(blocks.count * Blocks<W>::L);
+  const Scratch<W> nearest(blocks.count * Blocks<W>::L);
+  const Scratch<double> sums(clusters * dims);  // double: a cluster may hold all of 16,384 points
+  const Scratch<int64_t> sizes(clusters);
+
+  for (int64_t k = 0; k < clusters; ++k) {
+    const W* start = data + a.init[image * clusters + k] * dims;
+    for (int64_t d = 0; d < dims; ++d) centers[k * dims + d] = start[d];
+  }
+  int64_t iteration = 0;
+  double shift;
+  do {
+    ++iteration;
+    assign<W>(blocks, centers, clusters, dims, labels, nearest);
+    for (int64_t i = 0; i < clusters * dims; ++i) sums[i] = 0;
+    for (int64_t k = 0; k < clusters; ++k) sizes[k] = 0;
+    for (int64_t p = 0; p < points; ++p) {
+      double* to = sums + labels[p] * dims;
+      const W* from = data + p * dims;
+      for (int64_t d = 0; d < dims; ++d) to[d] += from[d];
+      ++sizes[labels[p]];
+    }
+    shift = 0;
+    for (int64_t k = 0; k < clusters; ++k) {
+      const W* spare = sizes[k] > 0 ? nullptr : data + take_farthest<W>(nearest, points) * dims;
+      double squared = 0;
+      for (int64_t d = 0; d < dims; ++d) {
+        const W moved = spare ? spare[d] : W(sums[k * dims + d] / double(sizes[k]));
+        const double step = double(moved) - double(centers[k * dims + d]);
+        squared += step * step;
+        centers[k * dims + d] = moved;
+      }
+      shift += __builtin_sqrt(squared);
+    }
+  } while (!(shift * shift < a.tol) && iteration < a.max_iter);
+  for (int64_t p = 0; p < points; ++p) a.labels[image * points + p] = labels[p];
+  a.iterations[image] = iteration;
+}
+
+inline void kmeans_images(const KMeansArgs& a, int64_t begin, int64_t end) {
+  const FlushDenormals flush;
+  with_wide_element(a.element, [&](auto w) {
+    for (int64_t image = begin; image < end; ++image) kmeans_image<decltype(w)>(a, image);
+  });
+}
+
+// ---- First centers. The generator is a hash of (seed, draw, point); see reference.py, which it must match.
+
+inline uint32_t mix(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+class RandomWords {
+ public:
+  RandomWords(int64_t seed, int64_t draw)
+      : key_(mix(mix(uint32_t(seed) ^ mix(uint32_t(uint64_t(seed) >> 32) + 0x9e3779b9u)) ^
+                 (uint32_t(draw) + 0x85ebca6bu))) {}
+  uint32_t operator[](int64_t index) const { return mix(key_ ^ uint32_t(index)); }
+
+ private:
+  uint32_t key_;
+};
+
+// The `clusters` smallest words, in order; O(P K), for K is small.
+inline void init_random(const KMeansInitArgs& a, int64_t* init) {
+  const RandomWords words(a.seed, 0);
+  int64_t previous = -1;  // the words are different for different indices: mix is a bijection
+  for (int64_t k = 0; k < a.clusters; ++k) {
+    int64_t smallest = -1;
+    for (int64_t p = 0; p < a.points; ++p) {
+      if (previous >= 0 && words[p] <= words[previous]) continue;
+      if (smallest < 0 || words[p] < words[smallest]) smallest = p;
+    }
+    init[k] = previous = smallest;
+  }
+}
+
+template <class W>
+inline void init_plus_plus(const KMeansInitArgs& a, int64_t image, int64_t* init) {
+  const W* data = static_cast<const W*>(a.data) + image * a.points * a.dims;
+  const Blocks<W> blocks(data, a.points, a.dims);
+  const Scratch<Index<W>> labels(blocks.count * Blocks<W>::L);
+  const Scratch<W> distance(blocks.count * Blocks<W>::L);
+  const Scratch<double> nearest(a.points);
+  for (int64_t p = 0; p < a.points; ++p) nearest[p] = INFINITY;
+
+  KMeansInitArgs first = a;
+  first.clusters = 1;
+  init_random(first, init);
+  for (int64_t draw = 1; draw < a.clusters; ++draw) {
+    const int64_t latest = init[draw - 1];
+    assign<W>(blocks, data + latest * a.dims, 1, a.dims, labels, distance);
+    const RandomWords words(a.seed, draw);
+    double best = INFINITY;
+    init[draw] = 0;
+    for (int64_t p = 0; p < a.points; ++p) {
+      if (double(distance[p]) < nearest[p]) nearest[p] = double(distance[p]);
+      if (p == latest) nearest[p] = -1;  // taken
+      if (nearest[p] < 0) continue;
+      const double uniform = (double(words[p]) + 1) * 0x1p-32;
+      const double race = -std::log(uniform) / (nearest[p] > 1e-30 ? nearest[p] : 1e-30);
+      if (race < best) {
+        best = race;
+        init[draw] = p;
+      }
+    }
+  }
+}
+
+inline void kmeans_init_images(const KMeansInitArgs& a, int64_t begin, int64_t end) {
+  with_wide_element(a.element, [&](auto w) {
+    for (int64_t image = begin; image < end; ++image) {
+      int64_t* init = a.init + image * a.clusters;
+      a.plus_plus ? init_plus_plus<decltype(w)>(a, image, init) : init_random(a, init);
+    }
+  });
+}
+
+}  // namespace disco_fast::DISCO_FAST_ISA
