@@ -1,3 +1,22 @@
-"""disco_fast."""
+"""disco_fast: DISCO image colorization through global anchors, fast.
+
+    import disco_fast
+    color = disco_fast.colorize(gray)  # (..., 1 or 3, H, W), uint8 or floating
+
+Layers, each importing only those after it: colorizer and command line -> engine -> model -> ops -> native library.
+"""
+
 from ._version import __version__
+from .checkpoints import CheckpointError, load_checkpoint
+from .colorizer import Colorizer, colorize
 from .model import DISCO, DISCOOutput
+
+__all__ = [
+    "DISCO",
+    "CheckpointError",
+    "Colorizer",
+    "DISCOOutput",
+    "__version__",
+    "colorize",
+    "load_checkpoint",
+]

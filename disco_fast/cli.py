@@ -252,7 +252,7 @@ def _processor() -> str:
 
 
 def _gpus() -> Iterator[str]:
-    for index in range(torch.cuda.device_count()):
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         major, minor = torch.cuda.get_device_capability(index)
         yield f"{torch.cuda.get_device_name(index)} (compute capability {major}.{minor})"
 

@@ -160,18 +160,18 @@ class TestColorize:
         assert "3 of 3 pictures done, 0 failed" in said
 
     def test_a_bad_file_is_reported_and_the_others_are_done(self, photos, tmp_path, capfd):
-        (photos / "b.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
+        (photos / "A.PNG").write_bytes((photos / "A.PNG").read_bytes()[:200])
         (photos / "below" / "empty.tif").touch()
         out = tmp_path / "out"
         assert main(["colorize", str(photos), "-o", str(out), *QUICK]) == 1
-        assert (out / "A.PNG").exists()
+        assert (out / "b.jpg").exists()
         assert (out / "below" / "c.webp").exists()
-        assert not (out / "b.jpg").exists()
+        assert not (out / "A.PNG").exists()
         said = capfd.readouterr().err
-        assert f"disco-fast: {photos / 'b.jpg'}: not a picture" in said
+        assert f"disco-fast: {photos / 'A.PNG'}: not a picture" in said
         assert f"disco-fast: {photos / 'below' / 'empty.tif'}: the file is empty" in said
         assert "2 of 4 pictures done, 2 failed" in said
-        assert "grfmt" not in said  # what OpenCV has to say about damaged files
+        assert "grfmt_png" not in said  # OpenCV's own account of the damage
 
     def test_an_output_that_the_format_cannot_hold_is_reported(self, tmp_path, capsys):
         write_image(tmp_path / "a.png", Picture(grey(), grey(1)[..., 0]))

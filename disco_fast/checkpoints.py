@@ -1,0 +1,146 @@
+"""Weights in and out of files: official `.pth.tar` pickles, safetensors, and fixed random weights for timing."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .files import whole_file
+from .model import DISCO
+
+COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
+_WIDEST = "repnet.conv4_3.0.weight_orig"  # 512 channels at width 1: tells the width to 1/512
+_SHOWN = 5  # differences listed in an error
+
+
+class CheckpointError(ValueError):
+    """A file that holds no weights of this network; the message names what differs."""
+
+
+def load_checkpoint(path: str | Path) -> DISCO:
+    """Build the network that a checkpoint holds, in fp32 and in eval mode, on the CPU.
+
+    Width and cell size are read from the file; official checkpoints are width 1, cell size 16.
+
+    Args:
+        path: `.safetensors`, or a pickle of a state dict or of a dict with the entry `state_dict` (official
+            `.pth.tar`), with or without the prefix `module.` on its keys. Pickles are read with `weights_only=True`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: truncated, not a checkpoint, or keys or shapes of another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: no file {path}")
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
+    state, metadata = read(path)
+    if state and all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    width = metadata.get("width") or (len(state[_WIDEST]) / 512 if _WIDEST in state else 1.0)
+    try:
+        network = DISCO(float(width), int(metadata.get("cell_size", 16)))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    _check_fit(path, network.state_dict(), state)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def save_checkpoint(network: DISCO, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a network as safetensors, whole or not at all.
+
+    Args:
+        network: its floating tensors are stored in `dtype`, its counters as they are.
+        path: the file; replaced if it exists.
+        dtype: torch.float16 halves the file.
+    """
+    state = {
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for key, value in network.state_dict().items()
+    }
+    metadata = {"width": repr(network.width), "cell_size": str(network.cell_size)}
+    with whole_file(path) as partial:
+        partial.write_bytes(safetensors.torch.save(state, metadata))
+
+
+def random_network(width: float = 1.0) -> DISCO:
+    """A network with fixed random weights, for trying and timing; its colours mean nothing.
+
+    Batch-norm statistics and spectral norms are calibrated on smooth noise, so that activations stay in a normal range
+    and K-Means has clusters to find. The global random state is left alone.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = DISCO(width)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.5
+        network.train()
+        for _ in range(4):
+            noise = F.interpolate(torch.randn(1, 1, 12, 12), size=(128, 128), mode="bicubic")
+            network(0.5 * noise + 0.05 * torch.randn_like(noise))
+    return network.eval()
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a complete safetensors file ({error})") from None
+
+
+@contextmanager
+def _numpy_scalars() -> Iterator[None]:
+    """Lets a weights-only pickle hold NumPy numbers, such as the best loss of a training run."""
+    multiarray = getattr(np, "_core", getattr(np, "core", None)).multiarray  # NumPy 2, NumPy 1
+    number_types = [type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)]
+    allowed = [
+        *((multiarray.scalar, f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
+        np.dtype,
+        *number_types,
+    ]
+    with torch.serialization.safe_globals(allowed):
+        yield
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with _numpy_scalars():
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a complete PyTorch checkpoint ({reason})") from None
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path}: holds no state dict of tensors")
+    return state, {}
+
+
+def _check_fit(path: Path, expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
+    problems = [f"{key} is missing" for key in expected if key not in got]
+    problems += [f"{key} is unknown" for key in got if key not in expected]
+    problems += [
+        f"{key} has shape {list(got[key].shape)}, not {list(value.shape)}"
+        for key, value in expected.items()
+        if key in got and got[key].shape != value.shape
+    ]
+    problems += [
+        f"{key} holds values that are not finite"
+        for key, value in got.items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
+    if problems:
+        rest = len(problems) - _SHOWN
+        shown = "; ".join(problems[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+        raise CheckpointError(f"{path}: does not fit the DISCO network: {shown}")

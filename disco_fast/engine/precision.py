@@ -1,0 +1,51 @@
+"""Which number format the convolutions run in.
+
+Whatever the precision, SPixNet, the color modeler, K-Means and everything else that picks anchors stay fp32, so that a
+precision changes colours a little but anchors hardly ever.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve(precision: str, device: torch.device) -> str:
+    """The precision that `precision` means on `device`: "fp32", "bf16" or "fp16".
+
+    "auto" is bf16 where the hardware multiplies bf16, fp16 on older GPUs, else fp32.
+
+    Raises:
+        ValueError: unknown name, or fp16 on a CPU (where nothing computes in it).
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("precision: fp16 runs on GPUs only, on a CPU use bf16 or fp32")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor has bf16 instructions (AVX512-BF16 or AMX); emulated bf16 is slower than fp32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+class Reduced(nn.Module):
+    """A convolutional network in half precision and channels-last, between fp32 inputs and outputs."""
+
+    def __init__(self, network: nn.Module, precision: str):
+        super().__init__()
+        self.dtype = _DTYPES[precision]
+        self.network = network.to(self.dtype, memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] fp32 to fp32."""
+        return self.network(x.to(self.dtype, memory_format=torch.channels_last)).float()
