@@ -21,7 +21,7 @@ from .model.disco import MAX_VARIANTS
 
 MODES = ("full", "reference")
 REFERENCE_SIDE = 256  # the official script stretches every picture to this
-_CHUNK_PIXELS = 8 * 256 * 256  # working pixels in one forward pass, times variants
+_CHUNK_PIXELS = 8 * 256 * 256  # working pixels in one forward pass on a GPU, times variants
 _LONGEST = 4  # a working picture's side is at most this many working sizes
 _TOLERANCE = 1e-3  # floating pictures may leave 0..1 by as much, as resampling rounds
 
@@ -104,9 +104,8 @@ class Colorizer:
         """[N,C,H,W] to [N*variants,3,H,W] at full size."""
         height, width = pictures.shape[-2:]
         size = working_shape(height, width, working_size, self._engine.network.stride)
-        step = max(1, _CHUNK_PIXELS // (size[0] * size[1] * variants))
         painted = []
-        for chunk in pictures.split(step):
+        for chunk in pictures.split(self._chunk(size, variants)):
             here = chunk.to(self.device)
             if here.dtype in (torch.float16, torch.bfloat16):
                 here = here.float()
@@ -118,6 +117,16 @@ class Colorizer:
             rgb = ops.lab_to_rgb(full, ab, pictures.dtype == torch.uint8)
             painted.append(rgb.to(pictures.device, pictures.dtype))
         return painted[0] if len(painted) == 1 else torch.cat(painted)
+
+    def _chunk(self, size: tuple[int, int], variants: int) -> int:
+        """Pictures in one forward pass.
+
+        One on a CPU: its convolutions round differently for different batch sizes, which in bf16 can move an anchor,
+        and several at a time are no faster there.
+        """
+        if self.device.type == "cpu":
+            return 1
+        return max(1, _CHUNK_PIXELS // (size[0] * size[1] * variants))
 
     def _predict(
         self,

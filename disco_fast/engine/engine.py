@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +30,10 @@ class Engine(nn.Module):
         super().__init__()
         self.device = torch.device("cpu" if device is None else device)
         self.precision = resolve(precision, self.device)
-        prepared = copy.deepcopy(network).eval().requires_grad_(False).to(self.device)
+        # Not copy.deepcopy, which refuses the weights that spectral norm computed in an earlier forward pass.
+        prepared = DISCO(network.width, network.cell_size)
+        prepared.load_state_dict(network.state_dict())
+        prepared.eval().requires_grad_(False).to(self.device)
         fold_spectral_norm(prepared)
         if self.precision != "fp32":
             prepared.repnet = Reduced(prepared.repnet, self.precision)

@@ -75,6 +75,8 @@ class DISCO(nn.Module):
         stride: height and width of the input must be multiples of it.
     """
 
+    ops: ModuleType = ops
+
     def __init__(self, width: float = 1.0, cell_size: int = 16):
         super().__init__()
         if not 0 < width <= 4:
@@ -82,7 +84,6 @@ class DISCO(nn.Module):
         if cell_size not in (8, 16, 32):
             raise ValueError(f"cell_size: expected 8, 16 or 32, got {cell_size!r}")
         self.width, self.cell_size, self.stride = width, cell_size, max(STRIDE, cell_size)
-        self.ops: ModuleType = ops
         self.segnet = nn.Sequential(OrderedDict(net=SPixNet(width)))
         self.repnet = Backbone(width)
         self.enhanceNet = RefineNet(width)
