@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Distribution, Extension, setup
@@ -43,9 +44,8 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         """Build every half that can be built here."""
-        target = ROOT if self.inplace else Path(self.build_lib).resolve()
-        build = Path(self.build_temp).resolve()
-        build.mkdir(parents=True, exist_ok=True)
+        target = ROOT if self.inplace else Path(self.build_lib)
+        build = Path(self.build_temp)
         configure = [
             "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build),
             f"-DDISCO_FAST_TORCH_DIR={torch_folder()}",
@@ -84,8 +84,13 @@ else:
     notice = "no C++ compiler found: installing the PyTorch specification only, every op works but slowly"
     print(f"disco_fast: {notice}", file=sys.stderr)
 
+# Outside the source tree: what an earlier build left there (another ninja, another torch, removed files) would
+# otherwise find its way into this one.
+build_folder = tempfile.TemporaryDirectory(prefix="disco_fast-build-")
+
 setup(
     version=f"{VERSION}+{halves}",
+    options={"build": {"build_base": build_folder.name}},
     ext_modules=extensions,
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
     distclass=NativeDistribution,
