@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import whole_file
-from .model import DISCO
+from .model import DISCO, assemble
 
 COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
 _WIDEST = "repnet.conv4_3.0.weight_orig"  # 512 channels at width 1: tells the width to 1/512
@@ -47,13 +47,15 @@ def load_checkpoint(path: str | Path) -> DISCO:
     if state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     width = metadata.get("width") or (len(state[_WIDEST]) / 512 if _WIDEST in state else 1.0)
+    cell_size = int(metadata.get("cell_size", 16))
     try:
-        network = DISCO(float(width), int(metadata.get("cell_size", 16)))
+        with torch.device("meta"):
+            expected = DISCO(float(width), cell_size).state_dict()
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    _check_fit(path, network.state_dict(), state)
-    network.load_state_dict(state)
-    return network.eval()
+    _check_fit(path, expected, state)
+    wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return assemble(wide, float(width), cell_size)
 
 
 def save_checkpoint(network: DISCO, path: str | Path, dtype: torch.dtype = torch.float32) -> None:

@@ -18,7 +18,7 @@ _B_RANGES = (
 )  # fmt: skip
 
 
-def bin_centers(device: torch.device | str = "cpu") -> Tensor:
+def bin_centers(device: torch.device | str) -> Tensor:
     """[313,2] fp32: (a, b) of every colour bin, a-major; the class order of the network's logits."""
     return torch.tensor(
         [

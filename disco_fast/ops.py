@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import _library, reference
 from .reference import EPSILON, TOP_BINS, diverse_bins, layout_of, wide_dtype
@@ -128,14 +129,14 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
 
 
 def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
-    """Area won by each superpixel, [N,1,h,w] in cells; see `reference.superpixel_size`.
+    """Area won by each superpixel, [N,1,h,w] in cells; see `reference.superpixel_size`. Not differentiable.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
     _check_floating("superpixel_size", association=association)
     _check_grid("superpixel_size", association, cell_size)
-    return torch.ops.disco_fast.superpixel_size(association, cell_size)
+    return torch.ops.disco_fast.superpixel_size(association.detach(), cell_size)
 
 
 def _pooled_fake(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:
@@ -176,6 +177,7 @@ def _keep_pool(ctx, inputs, output) -> None:
     ctx.save_for_backward(features, association, *output)
 
 
+@once_differentiable
 def _pool_backward(ctx, grad_pooled, grad_weight):
     """With q = 1 / (weight + eps) / S^2: dF = diffuse(g q), dA = <F, g q> + dweight / S^2 - <g, pooled> q."""
     features, association, pooled, weight = ctx.saved_tensors
@@ -196,6 +198,7 @@ def _keep_diffuse(ctx, inputs, output) -> None:
     ctx.save_for_backward(tokens, association)
 
 
+@once_differentiable
 def _diffuse_backward(ctx, grad):
     """SP-Diffusion is linear in both: dT = S^2 aggregate(g), dA = <g, T>."""
     tokens, association = ctx.saved_tensors
@@ -254,7 +257,7 @@ def kmeans(
     if init.device.type == "cpu" and not torch.compiler.is_compiling():
         inside = bool(((init >= 0) & (init < count)).all())
         _check(inside, "kmeans", f"init within 0..{count - 1}", init.tolist())
-    return torch.ops.disco_fast.kmeans(points, init, max_iter, tol)
+    return torch.ops.disco_fast.kmeans(points.detach(), init, max_iter, tol)
 
 
 def kmeans_init(
@@ -278,7 +281,7 @@ def kmeans_init(
     count = points.shape[1]
     _check(1 <= n_clusters <= count, "kmeans_init", f"n_clusters in 1..{count}", n_clusters)
     _check(method in SEEDINGS, "kmeans_init", f"method one of {SEEDINGS}", repr(method))
-    return torch.ops.disco_fast.kmeans_init(points, n_clusters, seed, method)
+    return torch.ops.disco_fast.kmeans_init(points.detach(), n_clusters, seed, method)
 
 
 def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
@@ -293,7 +296,7 @@ def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     text = "labels and sizes [N,P] alike"
     _check(same, "select_anchors", text, (tuple(labels.shape), tuple(sizes.shape)))
     _check(n_clusters >= 1, "select_anchors", "n_clusters of at least 1", n_clusters)
-    return torch.ops.disco_fast.select_anchors(labels, sizes, n_clusters)
+    return torch.ops.disco_fast.select_anchors(labels, sizes.detach(), n_clusters)
 
 
 def anchor_bins(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..model import DISCO, DISCOOutput
+from ..model import DISCO, DISCOOutput, assemble
 from .folding import fold_spectral_norm
 from .precision import Reduced, resolve
 
@@ -31,9 +31,9 @@ class Engine(nn.Module):
         self.device = torch.device("cpu" if device is None else device)
         self.precision = resolve(precision, self.device)
         # Not copy.deepcopy, which refuses the weights that spectral norm computed in an earlier forward pass.
-        prepared = DISCO(network.width, network.cell_size)
-        prepared.load_state_dict(network.state_dict())
-        prepared.eval().requires_grad_(False).to(self.device)
+        weights = {key: value.clone() for key, value in network.state_dict().items()}
+        prepared = assemble(weights, network.width, network.cell_size)
+        prepared.requires_grad_(False).to(self.device)
         fold_spectral_norm(prepared)
         if self.precision != "fp32":
             prepared.repnet = Reduced(prepared.repnet, self.precision)

@@ -92,7 +92,7 @@ class DISCO(nn.Module):
         self.mid_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
         self.trg_word_emb = nn.Linear(TOKEN_DIM + N_BINS + 1, TOKEN_DIM, bias=False)
         self.trg_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
-        self.register_buffer("_bin_centers", bin_centers(), persistent=False)
+        self.register_buffer("_bin_centers", bin_centers("cpu"), persistent=False)
 
     def forward(
         self,
@@ -194,6 +194,17 @@ class DISCO(nn.Module):
             )
         if not 1 <= variants <= MAX_VARIANTS:
             raise ValueError(f"variants: expected 1..{MAX_VARIANTS}, got {variants}")
+
+
+def assemble(state: dict[str, Tensor], width: float, cell_size: int) -> DISCO:
+    """A network in eval mode whose fp32 weights are the tensors of `state`, official keys and shapes.
+
+    Unlike `DISCO()` it initialises nothing first, so it is quick and leaves the global random state alone.
+    """
+    with torch.device("meta"):
+        network = DISCO(width, cell_size)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
 
 
 def _as_map(tokens: Tensor, rows: int) -> Tensor:

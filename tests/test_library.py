@@ -1,0 +1,62 @@
+"""Working without the native library, and saying why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import torch
+
+from disco_fast import _library
+
+PROGRAM = """
+import sys
+import torch
+import disco_fast
+from disco_fast import _library, ops, reference
+
+image = (torch.linspace(0, 3, 48).sin()[:, None] * torch.linspace(0, 5, 64).cos()).abs()[None]
+torch.save(disco_fast.colorize(image, working_size=64, precision="fp32"), sys.argv[1])
+print(_library.halves()[0].active, _library.halves()[0].why)
+features = torch.ones(1, 2, 32, 32, requires_grad=True)
+association = torch.full((1, 9, 32, 32), 1 / 9)
+ops.sp_pool(features, association, 16)[0].sum().backward()
+print(torch.allclose(features.grad.sum(), torch.tensor(8.0)))
+compiled = torch.compile(lambda f, a: ops.sp_pool(f, a, 16)[0] * 2, backend="eager", fullgraph=True)
+print(torch.equal(compiled(features, association), 2 * ops.sp_pool(features, association, 16)[0]))
+"""
+
+
+def run(path: str, native: str) -> list[str]:
+    environment = os.environ | {"DISCO_FAST_NATIVE": native}
+    command = [sys.executable, "-c", PROGRAM, path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_everything_works_without_the_library(tmp_path):
+    lines = run(str(tmp_path / "without.pt"), "off")
+    assert lines == ["False switched off by DISCO_FAST_NATIVE=off", "True", "True"]
+    lines = run(str(tmp_path / "with.pt"), "on")
+    assert lines[1:] == ["True", "True"]
+    without, native = (torch.load(tmp_path / f"{name}.pt") for name in ("without", "with"))
+    torch.testing.assert_close(without, native, rtol=0, atol=1e-3)
+
+
+def test_every_half_explains_itself():
+    cpu, cuda = _library.halves()
+    assert (cpu.name, cuda.name) == ("cpu", "cuda")
+    assert len(cpu.why) > 10
+    assert len(cuda.why) > 10
+
+
+def test_missing_and_broken_libraries_are_explained(tmp_path):
+    half = _library._load_cpu(tmp_path)
+    assert not half.active
+    assert "no C++ compiler was found at install time" in half.why
+    (tmp_path / "libdisco_fast_cpu.so").write_bytes(b"not a library")
+    half = _library._load_cpu(tmp_path)
+    assert not half.active
+    assert "does not load" in half.why
+    assert "pip install" in half.why

@@ -1,0 +1,268 @@
+"""SP-Pooling, SP-Diffusion and superpixel sizes, on every backend, against the specification in fp64."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import pytest
+import torch
+from cases import POOL_CASES, TOLERANCE, PoolCase
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from disco_fast import ops, reference
+
+cases = pytest.mark.parametrize("case", POOL_CASES, ids=str)
+
+
+def close(actual: Tensor, expected: Tensor, dtype: torch.dtype, scale: float = 1.0) -> None:
+    tolerance = TOLERANCE[dtype] * scale
+    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=tolerance)
+
+
+@cases
+def test_sp_pool_matches_specification(backend: ModuleType, case: PoolCase):
+    features, association, _ = case.tensors()
+    pooled, weight = backend.sp_pool(features, association, case.cell)
+    wide = features.double(), association.double()
+    expected, expected_weight = reference.sp_pool(*wide, case.cell)
+    sums_dtype = reference.wide_dtype(case.dtype)
+    assert pooled.dtype == weight.dtype == sums_dtype
+    close(pooled, expected, sums_dtype)
+    close(weight, expected_weight, sums_dtype)
+
+
+@cases
+def test_sp_diffuse_matches_specification(backend: ModuleType, case: PoolCase):
+    _, association, tokens = case.tensors()
+    features = backend.sp_diffuse(tokens, association, case.cell)
+    expected = reference.sp_diffuse(tokens.double(), association.double(), case.cell)
+    assert features.dtype == case.dtype
+    close(features, expected, case.dtype)
+
+
+@cases
+def test_sp_correlate_matches_specification(backend: ModuleType, case: PoolCase):
+    features, _, tokens = case.tensors()
+    op = reference.sp_correlate if backend is reference else torch.ops.disco_fast.sp_correlate
+    offset = tokens[:, :1] * 3
+    products = op(features, tokens, offset, case.cell)
+    expected = reference.sp_correlate(
+        features.double(), tokens.double(), offset.double(), case.cell
+    )
+    close(products, expected, case.dtype, scale=4 * math.sqrt(case.channels))
+
+
+@cases
+def test_superpixel_size_is_exact(backend: ModuleType, case: PoolCase):
+    _, association, _ = case.tensors()
+    size = backend.superpixel_size(association, case.cell)
+    expected = reference.superpixel_size(association.double(), case.cell)
+    torch.testing.assert_close(size.double(), expected, rtol=1e-6, atol=0)
+
+
+def brute_force_pool(features: Tensor, association: Tensor, cell: int) -> Tensor:
+    """Equation 1 pixel by pixel, in Python."""
+    n, channels, height, width = features.shape
+    rows, columns = height // cell, width // cell
+    sums = torch.zeros(n, channels, rows, columns, dtype=torch.float64)
+    weight = torch.zeros(n, 1, rows, columns, dtype=torch.float64)
+    for y in range(height):
+        for x in range(width):
+            for slot in range(9):
+                row, column = y // cell + slot // 3 - 1, x // cell + slot % 3 - 1
+                if 0 <= row < rows and 0 <= column < columns:
+                    a = association[:, slot, y, x].double()
+                    sums[:, :, row, column] += a[:, None] * features[:, :, y, x]
+                    weight[:, 0, row, column] += a
+    return sums / weight
+
+
+def test_sp_pool_is_equation_1(backend: ModuleType):
+    features, association, _ = PoolCase(channels=3, rows=3, columns=2, cell=4).tensors()
+    pooled, _ = backend.sp_pool(features, association, 4)
+    close(pooled, brute_force_pool(features, association, 4), torch.float32)
+
+
+def test_sp_diffuse_is_adjoint_to_the_weighted_sum(backend: ModuleType):
+    features, association, tokens = PoolCase(dtype=torch.float64).tensors()
+    sums, _ = reference.sp_aggregate(features, association, 16)
+    left = (backend.sp_diffuse(tokens, association, 16) * features).sum()
+    torch.testing.assert_close(left, (tokens * sums).sum() * 16**2)
+
+
+def test_constant_features_stay_constant(backend: ModuleType):
+    _, association, tokens = PoolCase().tensors()
+    constant = torch.full_like(association[:, :5], 2.5)
+    pooled, weight = backend.sp_pool(constant, association, 16)
+    torch.testing.assert_close(pooled, torch.full_like(pooled, 2.5))
+    # Weights that lie outside the grid are dropped, the others sum to the area.
+    inside = backend.sp_diffuse(torch.ones_like(tokens[:, :1]), association, 16)
+    torch.testing.assert_close(weight.sum() * 16**2, inside.sum())
+
+
+def test_superpixel_nobody_wants_is_zero(backend: ModuleType):
+    association = torch.zeros(1, 9, 16, 32)
+    association[:, 4, :, :16] = 1  # the right-hand cell's pixels join the left-hand superpixel
+    association[:, 3, :, 16:] = 1
+    pooled, weight = backend.sp_pool(torch.ones(1, 2, 16, 32), association, 16)
+    assert pooled[..., 1].eq(0).all()
+    assert weight.flatten().tolist() == [2, 0]
+    assert backend.superpixel_size(association, 16).flatten().tolist() == [2, 0]
+
+
+def test_nan_of_candidates_outside_the_grid_is_ignored(backend: ModuleType):
+    features, association, tokens = PoolCase(rows=2, columns=2).tensors()
+    poisoned = association.clone()
+    poisoned[:, :3, :16] = poisoned[:, 6:, 16:] = float("nan")
+    poisoned[:, ::3, :, :16] = poisoned[:, 2::3, :, 16:] = float("nan")
+    for op, first in ((backend.sp_pool, features), (backend.sp_diffuse, tokens)):
+        clean, dirty = op(first, association, 16), op(first, poisoned, 16)
+        torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
+
+
+def test_two_runs_and_any_batch_give_the_same_bits(backend: ModuleType):
+    features, association, tokens = PoolCase(images=5).tensors()
+    pooled = backend.sp_pool(features, association, 16)[0]
+    spread = backend.sp_diffuse(tokens, association, 16)
+    assert torch.equal(pooled, backend.sp_pool(features, association, 16)[0])
+    assert torch.equal(pooled[3:4], backend.sp_pool(features[3:4], association[3:4], 16)[0])
+    assert torch.equal(spread[3:4], backend.sp_diffuse(tokens[3:4], association[3:4], 16))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(threads: int):
+    features, association, tokens = PoolCase().tensors()
+    expected = ops.sp_pool(features, association, 16)[0], ops.sp_diffuse(tokens, association, 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        actual = ops.sp_pool(features, association, 16)[0], ops.sp_diffuse(tokens, association, 16)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+def test_any_strides_are_read(backend: ModuleType):
+    features, association, tokens = PoolCase().tensors()
+    views = [t.transpose(2, 3).contiguous().transpose(2, 3) for t in (features, association, tokens)]
+    pooled, _ = backend.sp_pool(views[0], views[1], 16)
+    close(pooled, reference.sp_pool(features.double(), association.double(), 16)[0], torch.float32)
+    spread = backend.sp_diffuse(views[2], association[:1].expand(2, -1, -1, -1), 16)
+    expected = reference.sp_diffuse(tokens.double(), association[[0, 0]].double(), 16)
+    close(spread, expected, torch.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    images=st.integers(1, 3),
+    channels=st.integers(1, 40),
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 4),
+    cell=st.integers(1, 17),
+    channels_last=st.booleans(),
+    association=st.sampled_from(["soft", "one-hot", "uniform", "ties", "denormal"]),
+)
+def test_any_shape(**shape):
+    case = PoolCase(**shape)
+    features, association, tokens = case.tensors()
+    pooled, weight = ops.sp_pool(features, association, case.cell)
+    expected, expected_weight = reference.sp_pool(
+        features.double(), association.double(), case.cell
+    )
+    wanted = expected_weight > 1e-6  # below, the quotient amplifies the rounding of its parts
+    close(torch.where(wanted, pooled, 0), torch.where(wanted, expected, 0), torch.float32)
+    close(weight, expected_weight, torch.float32)
+    spread = ops.sp_diffuse(tokens, association, case.cell)
+    expected = reference.sp_diffuse(tokens.double(), association.double(), case.cell)
+    close(spread, expected, torch.float32)
+
+
+SMALL = PoolCase(images=1, channels=2, rows=2, columns=2, cell=2, dtype=torch.float64)
+
+
+def test_gradients_of_sp_pool():
+    features, association, _ = (t.requires_grad_() for t in SMALL.tensors())
+    assert torch.autograd.gradcheck(lambda f, a: ops.sp_pool(f, a, 2), (features, association))
+
+
+def test_gradients_of_sp_diffuse():
+    _, association, tokens = (t.requires_grad_() for t in SMALL.tensors())
+    assert torch.autograd.gradcheck(lambda t, a: ops.sp_diffuse(t, a, 2), (tokens, association))
+
+
+def test_gradients_match_those_of_the_specification():
+    gradients = []
+    for namespace in (ops, reference):
+        features, association, tokens = (t.requires_grad_() for t in PoolCase().tensors())
+        pooled, weight = namespace.sp_pool(features, association, 16)
+        spread = namespace.sp_diffuse(tokens + pooled, association, 16)
+        (spread.square().mean() + weight.square().mean()).backward()
+        gradients.append((features.grad, association.grad, tokens.grad))
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_opcheck(channels_last: bool):
+    case = PoolCase(channels=3, cell=8, channels_last=channels_last)
+    features, association, tokens = case.tensors()
+    offset = tokens[:, :1].contiguous()
+    library = torch.ops.disco_fast
+    torch.library.opcheck(library.sp_aggregate.default, (features, association, 8))
+    torch.library.opcheck(library.superpixel_size.default, (association, 8))
+    torch.library.opcheck(library.sp_correlate.default, (features, tokens, offset, 8))
+    torch.library.opcheck(library.sp_correlate.default, (features, tokens, None, 8))
+    features.requires_grad_(), association.requires_grad_(), tokens.requires_grad_()
+    torch.library.opcheck(library.sp_pool.default, (features, association, 8))
+    torch.library.opcheck(library.sp_diffuse.default, (tokens, association, 8))
+
+
+def test_what_is_not_differentiable_detaches_or_raises():
+    features, association, _ = (t.requires_grad_() for t in SMALL.tensors())
+    assert not ops.superpixel_size(association, 2).requires_grad
+    (grad,) = torch.autograd.grad(
+        ops.sp_pool(features, association, 2)[0].sum(), association, create_graph=True
+    )
+    with pytest.raises(RuntimeError):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cell": 0}, "cell_size of at least 1, got 0"),
+        ({"cell": 7}, "multiples of cell_size=7"),
+        ({"association": torch.ones(2, 8, 32, 32)}, r"association \[N,9,H,W\]"),
+        ({"association": torch.ones(3, 9, 32, 32)}, "features"),
+        ({"association": torch.ones(2, 9, 32, 32).double()}, "features in torch.float64"),
+        ({"features": torch.ones(2, 4, 32, 16)}, r"got \(2, 4, 32, 16\)"),
+        ({"features": torch.ones(2, 0, 32, 32)}, r"got \(2, 0, 32, 32\)"),
+        ({"features": torch.zeros(2, 4, 32, 32, dtype=torch.int32)}, "features floating"),
+    ],
+)
+def test_errors_name_the_argument(change: dict, message: str):
+    arguments = {
+        "features": torch.ones(2, 4, 32, 32),
+        "association": torch.ones(2, 9, 32, 32),
+        "cell": 16,
+    } | change
+    with pytest.raises(ValueError, match=message):
+        ops.sp_pool(*arguments.values())
+
+
+def test_wrong_types_are_refused():
+    with pytest.raises(TypeError, match="features must be a tensor, got str"):
+        ops.sp_pool("x", torch.ones(1, 9, 16, 16), 16)
+    with pytest.raises(ValueError, match=r"tokens \[N,C,h,w\]"):
+        ops.sp_diffuse(torch.ones(1, 4, 2, 2), torch.ones(1, 9, 16, 16), 16)
+
+
+def test_kernels_check_for_themselves():
+    """Called past the wrapper, the library still refuses what would read outside a tensor."""
+    with pytest.raises(RuntimeError, match="features must be"):
+        torch.ops.disco_fast.sp_pool(torch.ones(1, 4, 16, 16), torch.ones(1, 9, 32, 32), 16)
+    with pytest.raises(RuntimeError, match="tokens must be"):
+        torch.ops.disco_fast.sp_diffuse(torch.ones(1, 4, 1, 1), torch.ones(1, 9, 32, 32), 16)
