@@ -1,7 +1,8 @@
 """Drives CMake, the only description of the native build, and labels the wheel with what was built.
 
-The version carries the built halves as its local label (`0.1.0+cpu`, `0.1.0+reference` where there is no
-C++ compiler), so the last line of `pip install .` says which they are. pip shows the notice itself with `-v`.
+The version carries the built halves as its local label (`0.1.0+cpu`, `0.1.0+reference` where there
+is no C++ compiler), so the last line of `pip install .` says which they are. pip shows the notice
+itself with `-v`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "disco_fast/_version.py").r
 
 
 def has_compiler() -> bool:
-    """Whether a C++ compiler that CMake would take is here. MSVC lacks the vector extensions used."""
+    """Whether CMake would find a C++ compiler. MSVC lacks the vector extensions used."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     return sys.platform != "win32" and any(shutil.which(name.split()[0]) for name in names)
 
@@ -61,7 +62,7 @@ class CMakeBuild(build_ext):
 
 
 class PlatformWheel(bdist_wheel):
-    """One wheel for every Python: the library uses neither Python.h nor an unstable part of torch."""
+    """One wheel for every Python: the library needs no Python.h and only stable parts of torch."""
 
     def get_tag(self) -> tuple[str, str, str]:
         """`py3-none-<platform>` with a native half, `py3-none-any` without."""
@@ -81,11 +82,11 @@ if has_compiler():
     halves, extensions = "cpu", [Extension("disco_fast.native", sources=[])]
 else:
     halves, extensions = "reference", []
-    notice = "no C++ compiler found: installing the PyTorch specification only, every op works but slowly"
+    notice = "no C++ compiler found: installing the PyTorch specification only (works, slower)"
     print(f"disco_fast: {notice}", file=sys.stderr)
 
-# Outside the source tree: what an earlier build left there (another ninja, another torch, removed files) would
-# otherwise find its way into this one.
+# Outside the source tree: what an earlier build left there (another ninja, another torch, removed
+# files) would otherwise find its way into this one.
 build_folder = tempfile.TemporaryDirectory(prefix="disco_fast-build-")
 
 setup(

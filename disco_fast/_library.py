@@ -40,7 +40,9 @@ def _load_cpu(folder: Path) -> Half:
     found = sorted(folder.glob("libdisco_fast_cpu.*"))
     if not found:
         return Half(
-            "cpu", False, f"not built: no C++ compiler was found at install time; get one and {_MEND}"
+            "cpu",
+            False,
+            f"not built: no C++ compiler was found at install time; get one and {_MEND}",
         )
     if _torch_version() < MINIMUM_TORCH:
         return Half("cpu", False, f"torch {torch.__version__} is older than 2.10; upgrade torch")
@@ -63,7 +65,8 @@ def _load_cuda() -> Half:
 def halves() -> tuple[Half, ...]:
     """Load what can be loaded, once, and say how it went.
 
-    The environment variable `DISCO_FAST_NATIVE=off`, read here and only at import, leaves the native library out.
+    The environment variable `DISCO_FAST_NATIVE=off`, read here and only at import, leaves the
+    native library out.
     """
     if os.environ.get("DISCO_FAST_NATIVE", "on").lower() == "off":
         cpu = Half("cpu", False, "switched off by DISCO_FAST_NATIVE=off")

@@ -1,4 +1,4 @@
-"""Weights in and out of files: official `.pth.tar` pickles, safetensors, and fixed random weights for timing."""
+"""Weights in and out of files: official `.pth.tar` pickles, safetensors; fixed random weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -32,8 +33,9 @@ def load_checkpoint(path: str | Path) -> DISCO:
     Width and cell size are read from the file; official checkpoints are width 1, cell size 16.
 
     Args:
-        path: `.safetensors`, or a pickle of a state dict or of a dict with the entry `state_dict` (official
-            `.pth.tar`), with or without the prefix `module.` on its keys. Pickles are read with `weights_only=True`.
+        path: `.safetensors`, or a pickle of a state dict or of a dict with the entry `state_dict`
+            (official `.pth.tar`), with or without the prefix `module.` on its keys. Pickles are
+            read with `weights_only=True`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -78,8 +80,8 @@ def save_checkpoint(network: DISCO, path: str | Path, dtype: torch.dtype = torch
 def random_network(width: float = 1.0) -> DISCO:
     """A network with fixed random weights, for trying and timing; its colours mean nothing.
 
-    Batch-norm statistics and spectral norms are calibrated on smooth noise, so that activations stay in a normal range
-    and K-Means has clusters to find. The global random state is left alone.
+    Batch-norm statistics and spectral norms are calibrated on smooth noise, so that activations
+    stay in a normal range and K-Means has clusters to find. The global random state is left alone.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -97,7 +99,8 @@ def random_network(width: float = 1.0) -> DISCO:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            keys = file.keys()
+            return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
     except (safetensors.SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a complete safetensors file ({error})") from None
 
@@ -105,13 +108,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 @contextmanager
 def _numpy_scalars() -> Iterator[None]:
     """Lets a weights-only pickle hold NumPy numbers, such as the best loss of a training run."""
-    multiarray = getattr(np, "_core", getattr(np, "core", None)).multiarray  # NumPy 2, NumPy 1
+    core = np._core if hasattr(np, "_core") else np.core  # NumPy 2, NumPy 1
     number_types = [type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64)]
-    allowed = [
-        *((multiarray.scalar, f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
-        np.dtype,
-        *number_types,
-    ]
+    names = [f"numpy.{name}.multiarray.scalar" for name in ("core", "_core")]
+    allowed: list[Any] = [(core.multiarray.scalar, name) for name in names]
+    allowed += [np.dtype, *number_types]
     with torch.serialization.safe_globals(allowed):
         yield
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from . import __version__, _library
 from .checkpoints import load_checkpoint, save_checkpoint
-from .colorizer import Colorizer
+from .colorizer import Colorizer, check_settings
 from .download import OFFICIAL, DownloadError, cache_folder, download, file_sha256
 from .engine import precision
 from .image_files import SUFFIXES, ImageFileError, Picture, read_image, write_image
@@ -146,7 +147,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def colorize_file(
-    colorizer: Colorizer, source: Path, targets: tuple[Path, ...], options: dict[str, int]
+    colorizer: Colorizer, source: Path, targets: tuple[Path, ...], options: dict[str, Any]
 ) -> None:
     """Colorize one picture file; alpha, depth and size stay as they are.
 
@@ -181,13 +182,9 @@ def _to_pixels(image: torch.Tensor, dtype: np.dtype) -> np.ndarray:
 
 
 def _run_colorize(arguments: argparse.Namespace) -> int:
+    options = _colorize_options(arguments)
     jobs = plan(arguments.paths, arguments.output, arguments.variants, arguments.overwrite)
     colorizer = _open_colorizer(arguments)
-    options = {
-        "n_anchors": arguments.anchors,
-        "seed": arguments.seed,
-        "working_size": arguments.working_size,
-    }
     # A damaged file is reported below, once; OpenCV would also describe it at length.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     failed = 0
@@ -204,12 +201,26 @@ def _run_colorize(arguments: argparse.Namespace) -> int:
     return FAILED if failed else DONE
 
 
+def _colorize_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``Colorizer.colorize``, checked before any picture is read."""
+    options = {
+        "n_anchors": arguments.anchors,
+        "seed": arguments.seed,
+        "working_size": arguments.working_size,
+    }
+    try:
+        check_settings(variants=arguments.variants, mode="full", **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return options
+
+
 def _open_colorizer(arguments: argparse.Namespace) -> Colorizer:
     """The network that was asked for, announced on standard error."""
     checkpoint = arguments.checkpoint
     try:
         colorizer = Colorizer(checkpoint, arguments.device, arguments.precision)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(_reason(error)) from error
     if checkpoint is None:
         weights = "the compact network of the package"

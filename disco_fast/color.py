@@ -9,7 +9,8 @@ AB_SCALE = 110.0  # the network's chroma is ab / 110
 BIN_SIZE = 10
 N_BINS = 313
 
-# Bins are the multiples of 10 in the ab plane that sRGB reaches: for each a from -90 to 100 one run of b.
+# Bins are the multiples of 10 in the ab plane that sRGB reaches: for each a from -90 to 100 one run
+# of b.
 _B_RANGES = (
     (50, 90), (20, 90), (0, 90), (-20, 90), (-30, 100),
     (-40, 100), (-50, 100), (-50, 100), (-60, 100), (-70, 100),
@@ -19,7 +20,7 @@ _B_RANGES = (
 
 
 def bin_centers(device: torch.device | str) -> Tensor:
-    """[313,2] fp32: (a, b) of every colour bin, a-major; the class order of the network's logits."""
+    """[313,2] fp32: (a, b) of every colour bin, in the class order of the network's logits."""
     return torch.tensor(
         [
             (a, b)

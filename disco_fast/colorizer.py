@@ -16,6 +16,7 @@ from . import ops
 from .checkpoints import COMPACT, load_checkpoint, random_network
 from .color import AB_SCALE, normalize_lightness
 from .engine import Engine
+from .engine.precision import resolve
 from .model import DISCO
 from .model.disco import MAX_VARIANTS
 
@@ -30,8 +31,9 @@ class Colorizer:
     """A network ready to colorize.
 
     Args:
-        checkpoint: a file (see `checkpoints.load_checkpoint`), a `DISCO`, "random" for fixed random weights (for
-            trying and timing only), or None for the compact network that ships with the package.
+        checkpoint: a file (see `checkpoints.load_checkpoint`), a `DISCO`, "random" for fixed random
+            weights (for trying and timing only), or None for the compact network that ships with
+            the package.
         device: where to compute; CUDA where there is one, else the CPU, if None.
         precision: "auto", "fp32", "bf16" or "fp16"; see `engine.precision.resolve`.
 
@@ -41,7 +43,7 @@ class Colorizer:
 
     Raises:
         FileNotFoundError, CheckpointError: no such checkpoint, or none of this network.
-        ValueError: unknown precision.
+        ValueError: a precision or a device that is not to be had here.
     """
 
     def __init__(
@@ -50,9 +52,9 @@ class Colorizer:
         device: torch.device | str | None = None,
         precision: str = "auto",
     ):
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._engine = Engine(_network(checkpoint), precision, device)
+        where = usable_device(device)
+        resolve(precision, where)  # before a network is read for nothing
+        self._engine = Engine(_network(checkpoint), precision, where)
         self.device, self.precision = self._engine.device, self._engine.precision
 
     def colorize(
@@ -67,28 +69,31 @@ class Colorizer:
     ) -> Tensor:
         """Colorize pictures of one size.
 
-        The same picture, seed and settings give the same colours, alone or in a batch, on one machine.
+        The same picture, seed and settings give the same colours, alone or in a batch, on one
+        machine.
 
         Args:
-            image: (..., 1 or 3, H, W), uint8 0-255 or floating 0-1, any device. Of RGB only the lightness is used.
+            image: (..., 1 or 3, H, W), uint8 0-255 or floating 0-1, any device. Of RGB only the
+                lightness is used.
             n_anchors: colour anchors, at least 1; at most one per superpixel are placed.
             variants: 1..3 colourings of each picture.
             seed: of the anchors' placement.
-            working_size: colour is predicted on a picture of about working_size^2 pixels with the same aspect ratio
-                (sides are multiples of 16; beyond 16:1 strips are squeezed), then spread to full size; at least 16.
-                The networks were trained at 256.
-            mode: "full": the picture's own size and lightness. "reference": what the official script does: stretch
-                to 256x256, initial clusters as after `numpy.random.seed(seed)`, result at 256x256.
+            working_size: colour is predicted on a picture of about working_size^2 pixels with the
+                same aspect ratio (sides are multiples of 16; beyond 16:1 strips are squeezed), then
+                spread to full size; at least 16. The networks were trained at 256.
+            mode: "full": the picture's own size and lightness. "reference": what the official
+                script does: stretch to 256x256, initial clusters as after
+                    `numpy.random.seed(seed)`, result at 256x256.
 
         Returns:
-            RGB of the same dtype, device, leading dimensions and (in mode "full") size; with variants > 1 a dimension
-            is inserted before the channels.
+            RGB of the same dtype, device, leading dimensions and (in mode "full") size; with
+            variants > 1 a dimension is inserted before the channels.
 
         Raises:
             TypeError, ValueError: naming the argument that does not fit, before any work.
         """
         _check_image(image)
-        _check_settings(n_anchors, variants, seed, working_size, mode)
+        check_settings(n_anchors, variants, seed, working_size, mode)
         lead = image.shape[:-3]
         pictures = image.detach().reshape(-1, *image.shape[-3:])
         if pictures.is_floating_point():
@@ -121,7 +126,8 @@ class Colorizer:
     def _chunk(self, size: tuple[int, int], variants: int) -> int:
         """Pictures in one forward pass.
 
-        One on a CPU: its convolutions round differently for different batch sizes, which in bf16 can move an anchor,
+        One on a CPU: its convolutions round differently for different batch sizes, which in bf16
+            can move an anchor,
         and several at a time are no faster there.
         """
         if self.device.type == "cpu":
@@ -142,7 +148,7 @@ class Colorizer:
     def _paint_reference(
         self, pictures: Tensor, n_anchors: int, variants: int, seed: int, working_size: int
     ) -> Tensor:
-        """[N,C,H,W] to [N*variants,3,256,256] by the official script's steps, which are OpenCV's."""
+        """[N,C,H,W] to [N*variants,3,256,256] by the official script's (OpenCV's) steps."""
         count = REFERENCE_SIDE**2 // self._engine.network.cell_size**2
         clusters = min(n_anchors, count)
         first = np.random.RandomState(seed % 2**32).choice(count, clusters, replace=False)
@@ -175,19 +181,26 @@ def colorize(
     Args:
         image: (..., 1 or 3, H, W), uint8 0-255 or floating 0-1.
         checkpoint: as for `Colorizer`, but not a module.
-        n_anchors, variants, seed, working_size, mode: as for `Colorizer.colorize`.
+        n_anchors: as for `Colorizer.colorize`, like the next three and `mode`.
+        variants: see there.
+        seed: see there.
+        working_size: see there.
         precision: as for `Colorizer`.
         device: where to compute; where `image` is, if None.
+        mode: see there.
 
     Returns:
         RGB like `image`; see `Colorizer.colorize`.
 
     Raises:
-        TypeError, ValueError, FileNotFoundError: naming the argument that does not fit, before any work.
+        TypeError, ValueError, FileNotFoundError: naming the argument that does not fit, before any
+            work.
     """
     _check_image(image)
-    _check_settings(n_anchors, variants, seed, working_size, mode)
-    colorizer = _cached_colorizer(checkpoint, str(image.device if device is None else device), precision)
+    check_settings(n_anchors, variants, seed, working_size, mode)
+    colorizer = _cached_colorizer(
+        checkpoint, str(image.device if device is None else device), precision
+    )
     return colorizer.colorize(
         image,
         n_anchors=n_anchors,
@@ -203,6 +216,23 @@ def _cached_colorizer(checkpoint: str | Path | None, device: str, precision: str
     return Colorizer(checkpoint, device, precision)
 
 
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """The device to compute on: CUDA where there is one, else the CPU, if None.
+
+    Raises:
+        ValueError: torch does not know it or cannot use it here.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device: expected one usable here, got {str(device)!r} ({reason})"
+        ) from None
+
+
 def _network(checkpoint: str | Path | DISCO | None) -> DISCO:
     if isinstance(checkpoint, DISCO):
         return checkpoint
@@ -212,10 +242,10 @@ def _network(checkpoint: str | Path | DISCO | None) -> DISCO:
 
 
 def working_shape(height: int, width: int, working_size: int, stride: int) -> tuple[int, int]:
-    """Size at which colour is predicted: about working_size^2 pixels, aspect kept, multiples of `stride`.
+    """Size at which colour is predicted: about working_size^2 pixels, the same aspect ratio.
 
-    No side is shorter than `stride` or longer than four working sizes, so that a strip of 1x8000 costs no more than a
-    photograph.
+    Sides are multiples of `stride`. No side is shorter than `stride` or longer than four working
+    sizes, so that a strip of 1x8000 costs no more than a photograph.
     """
     scale = working_size / math.sqrt(height * width)
 
@@ -234,7 +264,7 @@ def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _reference_lightness(picture: Tensor) -> np.ndarray:
-    """L [256,256] fp32 as the official script computes it: stretched without antialiasing, in the picture's dtype."""
+    """L [256,256] fp32 of the picture stretched, without antialiasing, in its own dtype."""
     if picture.is_floating_point():
         picture = picture.float()
     rgb = picture.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
@@ -263,13 +293,12 @@ def _check_image(image: Tensor) -> None:
         raise ValueError(f"{expected}, got an empty tensor of shape {shape}")
     if image.is_floating_point():
         low, high = (value.item() for value in image.detach().aminmax())
-        if not (-_TOLERANCE <= low and high <= 1 + _TOLERANCE):  # false for NaN too
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # false for NaN too
             raise ValueError(f"{expected}, got values from {low} to {high}")
 
 
-def _check_settings(
-    n_anchors: int, variants: int, seed: int, working_size: int, mode: str
-) -> None:
+def check_settings(n_anchors: int, variants: int, seed: int, working_size: int, mode: str) -> None:
+    """Raise TypeError or ValueError, naming the setting of `Colorizer.colorize` that does not fit."""
     for name, value, low, high in (
         ("n_anchors", n_anchors, 1, 2**31),
         ("variants", variants, 1, MAX_VARIANTS),

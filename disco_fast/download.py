@@ -80,8 +80,8 @@ def official_url(name: str) -> str:
 
 def check_checkpoint(path: Path, sha256: str | None = None) -> None:
     """Raise ValueError unless the file is a DISCO checkpoint and, if given, has this SHA-256."""
-    if sha256 is not None and file_sha256(path) != sha256.lower():
-        raise ValueError(f"its SHA-256 is {file_sha256(path)}, not {sha256.lower()}")
+    if sha256 is not None and (found := file_sha256(path)) != sha256.lower():
+        raise ValueError(f"{path}: its SHA-256 is {found}, not {sha256.lower()}")
     load_checkpoint(path)
 
 

@@ -1,7 +1,8 @@
 """The official program's functions, by name and signature, on the fused ops.
 
     import disco_fast.drop_in
-    disco_fast.drop_in.patch(basic, clusterkit)  # the official modules models/basic.py and models/clusterkit.py
+    disco_fast.drop_in.patch(basic, clusterkit)  # the official modules models/basic.py and
+    models/clusterkit.py
 
 and the official scripts run on these, unchanged.
 """
@@ -44,14 +45,14 @@ def poolfeat(
 
 
 def upfeat(input: Tensor, prob: Tensor, up_h: int = 2, up_w: int = 2) -> Tensor:
-    """SP-Diffusion of tokens `input` [N,C,h,w] by the association `prob` [N,9,H,W]; returns [N,C,H,W]."""
+    """SP-Diffusion of tokens `input` [N,C,h,w] by association `prob` [N,9,H,W] to [N,C,H,W]."""
     return ops.sp_diffuse(input, prob, _cell_size(up_h, up_w))
 
 
 def get_spixel_size(
     affinity_map: Tensor, sp_h: int = 2, sp_w: int = 2, elem_thres: int = 25
 ) -> Tensor:
-    """Area of each superpixel under hard assignment, in cells, [N,1,h,w]. `elem_thres` has no effect, as officially."""
+    """Area of each superpixel, in cells, [N,1,h,w]. `elem_thres` has no effect, as officially."""
     return ops.superpixel_size(affinity_map, _cell_size(sp_h, sp_w))
 
 
@@ -63,8 +64,9 @@ def batch_kmeans_pytorch(
 ) -> Tensor:
     """K-Means of each image's tokens.
 
-    The first centers come from NumPy's global generator, image by image, exactly as the official function draws them; an
-    empty cluster is refilled as `disco_fast.ops.kmeans` does, not at random.
+    The first centers come from NumPy's global generator, image by image, exactly as the official
+    function draws them; an empty cluster is refilled as `disco_fast.ops.kmeans` does, not at
+    random.
 
     Args:
         data_vecs: [N,C,h,w].
@@ -81,9 +83,8 @@ def batch_kmeans_pytorch(
         raise ValueError("use_sklearn_kmeans: expected False, got True")
     n, _, height, width = data_vecs.shape
     points = data_vecs.flatten(2).transpose(1, 2).float()
-    init = np.stack(
-        [np.random.choice(height * width, n_clusters, replace=False) for _ in range(n)]  # noqa: NPY002
-    )
+    count = height * width
+    init = np.stack([np.random.choice(count, n_clusters, replace=False) for _ in range(n)])
     start = torch.from_numpy(init).to(data_vecs.device, torch.int64)
     labels, _, _ = ops.kmeans(points, start)
     member = F.one_hot(labels, n_clusters).transpose(1, 2).float()

@@ -13,11 +13,12 @@ from pathlib import Path
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; on success it takes the place of `path`.
 
-    On any exception, an interrupt included, the temporary file is removed and `path` is as it was. The name is made
-    here and not by `tempfile`, so that the file gets the permissions that any other new file gets.
+    On any exception, an interrupt included, the temporary file is removed and `path` is as it was.
+    The name is made here and not by `tempfile`, so that the file gets the permissions that any
+    other new file gets.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    partial = path.with_name(f".disco-fast-{secrets.token_hex(4)}.part")
     try:
         yield partial
         os.replace(partial, path)

@@ -7,13 +7,14 @@ up its EXIF orientation says. A kind of file that OpenCV would misread is refuse
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from .files import whole_file
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 SUFFIXES = (*JPEG_SUFFIXES, ".png", ".tif", ".tiff", ".webp")
@@ -87,18 +88,14 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
         ImageFileError: the format cannot hold the picture, or the file cannot be written.
     """
     path = Path(path)
-    # In the same folder, so that the last step is a rename; opened the plain way, not by tempfile,
-    # so that the file has the permissions the user's umask gives.
-    temporary = path.with_name(f".disco-fast-{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_bytes(_encode(picture, path.suffix.lower()))
-        os.replace(temporary, path)
+        data = _encode(picture, path.suffix.lower())
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
     except ImageFileError as error:
         raise ImageFileError(f"{path}: {error}") from error
     except OSError as error:
         raise ImageFileError(f"{path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _decode(data: bytes) -> Picture:

@@ -1,9 +1,9 @@
 """The ops, `torch.ops.disco_fast.*`, behind typed wrappers that check every argument first.
 
-Each schema stands here, once. The specification (`reference.py`) is registered for every device; a native half that is
-loaded takes its device over. So an installation without any compiler has the same ops, and torch.compile,
-torch.export and autograd see one opaque node either way. (The schemas stand in Python and not in C++ because that
-installation has no C++.)
+Each schema stands here, once. The specification (`reference.py`) is registered for every device; a
+native half that is loaded takes its device over. So an installation without any compiler has the
+same ops, and torch.compile, torch.export and autograd see one opaque node either way. (The schemas
+stand in Python and not in C++ because that installation has no C++.)
 """
 
 from __future__ import annotations
@@ -78,14 +78,15 @@ def _check_features(op: str, features: Tensor, association: Tensor) -> None:
     _check(matches and features.shape[1] > 0, op, text, tuple(features.shape))
 
 
-# ---- SP-Pooling and SP-Diffusion -------------------------------------------------------------------
+# ---- SP-Pooling and SP-Diffusion -----------------------------------------------------------------
 
 
 def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:
     """SP-Pooling (equation 1); see `reference.sp_pool`. Differentiable.
 
     Args:
-        features: [N,C,H,W], fp64, fp32, fp16 or bf16, any strides; planar and channels-last are read in place.
+        features: [N,C,H,W], fp64, fp32, fp16 or bf16, any strides; planar and channels-last are
+            read in place.
         association: [N,9,H,W], same dtype, any strides.
         cell_size: side of a cell in pixels; H and W are multiples of it.
 
@@ -105,7 +106,8 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
     """SP-Diffusion (equation 2); see `reference.sp_diffuse`. Differentiable.
 
     Args:
-        tokens: [N,C,h,w], any floating dtype (taken to fp32, or to fp64 with a fp64 association), any strides.
+        tokens: [N,C,h,w], any floating dtype (taken to fp32, or to fp64 with a fp64 association),
+            any strides.
         association: [N,9,H,W], fp64, fp32, fp16 or bf16, planar or channels-last.
         cell_size: side of a cell in pixels.
 
@@ -129,7 +131,7 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
 
 
 def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
-    """Area won by each superpixel, [N,1,h,w] in cells; see `reference.superpixel_size`. Not differentiable.
+    """Area won by each superpixel, [N,1,h,w]; see `reference.superpixel_size`. No gradient.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -179,7 +181,7 @@ def _keep_pool(ctx, inputs, output) -> None:
 
 @once_differentiable
 def _pool_backward(ctx, grad_pooled, grad_weight):
-    """With q = 1 / (weight + eps) / S^2: dF = diffuse(g q), dA = <F, g q> + dweight / S^2 - <g, pooled> q."""
+    """With q = 1/(w + eps)/S^2: dF = diffuse(g q), dA = <F, g q> + dw / S^2 - <g, pooled> q."""
     features, association, pooled, weight = ctx.saved_tensors
     size = ctx.cell_size
     q = 1 / ((weight + EPSILON) * size**2)
@@ -211,15 +213,13 @@ def _diffuse_backward(ctx, grad):
     return grad_tokens, grad_association, None
 
 
-torch.library.register_autograd(
-    "disco_fast::sp_pool", _pool_backward, setup_context=_keep_pool
-)
+torch.library.register_autograd("disco_fast::sp_pool", _pool_backward, setup_context=_keep_pool)
 torch.library.register_autograd(
     "disco_fast::sp_diffuse", _diffuse_backward, setup_context=_keep_diffuse
 )
 
 
-# ---- K-Means and anchors ------------------------------------------------------------------------------
+# ---- K-Means and anchors -------------------------------------------------------------------------
 
 
 def _check_points(op: str, points: Tensor) -> None:
@@ -245,7 +245,8 @@ def kmeans(
         (labels [N,P] int64, centers [N,K,D], iterations [N] int64).
 
     Raises:
-        TypeError, ValueError: naming the argument that does not fit. Indices out of range are found on the CPU only.
+        TypeError, ValueError: naming the argument that does not fit. Indices out of range are found
+            on the CPU only.
     """
     _check_points("kmeans", points)
     _check(init.dtype == torch.int64, "kmeans", "init in int64", init.dtype)
@@ -299,10 +300,8 @@ def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     return torch.ops.disco_fast.select_anchors(labels, sizes.detach(), n_clusters)
 
 
-def anchor_bins(
-    logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int
-) -> Tensor:
-    """Colour bins of the anchors, [N,V,K]; see `reference.anchor_bins`. Ranks the anchors' bins only."""
+def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
+    """Colour bins of the anchors, as `reference.anchor_bins`, but ranking only theirs."""
     rows = anchor_index[..., None].expand(-1, -1, logits.shape[-1])
     ranked = logits.gather(1, rows).sort(dim=-1, descending=True, stable=True)[1]
     return diverse_bins(ranked[..., :TOP_BINS].transpose(1, 2), bin_centers, variants)
@@ -328,7 +327,7 @@ def _(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     return labels.new_empty(labels.shape[0], n_clusters)
 
 
-# ---- Colour -----------------------------------------------------------------------------------------------
+# ---- Colour --------------------------------------------------------------------------------------
 
 
 def rgb_to_l(image: Tensor) -> Tensor:
@@ -349,7 +348,7 @@ def rgb_to_l(image: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lightness: Tensor, ab: Tensor, to_uint8: bool) -> Tensor:
-    """sRGB from full-size lightness and chroma of any size, [N,3,H,W]; see `reference.lab_to_rgb`.
+    """Picture in sRGB from full-size lightness and chroma of any size; see `reference.lab_to_rgb`.
 
     Args:
         lightness: [N,1,H,W], fp32 or fp64, 0-100.

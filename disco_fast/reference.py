@@ -1,15 +1,16 @@
 """The specification: what every op means, in plain PyTorch, on any device and in any float dtype.
 
-It is also the published eager path. The steps are those of the paper's released program (nine passes over
-the features to pool them, nine to spread them, a Python loop per image and per cluster in K-Means, colours
-chosen for every superpixel where only the anchors' are used), so `benchmarks/timing.py` times this module as the
-baseline, and every faster form is tested against it.
+It is also the published eager path. The steps are those of the paper's released program (nine
+passes over the features to pool them, nine to spread them, a Python loop per image and per cluster
+in K-Means, colours chosen for every superpixel where only the anchors' are used), so
+`benchmarks/timing.py` times this module as the baseline, and every faster form is tested against
+it.
 
-Pixel tensors (features, association) may be half precision; superpixel tensors (tokens, weights, sizes) are in
-`wide_dtype`, in which all sums are kept.
+Pixel tensors (features, association) may be half precision; superpixel tensors (tokens, weights,
+sizes) are in `wide_dtype`, in which all sums are kept.
 
-Shapes: N images, C channels, H x W pixels, h x w = P superpixels with H = h * cell_size and W = w * cell_size,
-K clusters of D-dimensional points.
+Shapes: N images, C channels, H x W pixels, h x w = P superpixels with H = h * cell_size and W = w *
+cell_size, K clusters of D-dimensional points.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ TOP_BINS = 10  # diverse colours are taken from this many most probable bins
 
 
 def neighbour_offsets() -> Iterator[tuple[int, int, int]]:
-    """The nine candidates of a pixel as (slot, row offset, column offset): row-major, slot 4 is its own cell."""
+    """The nine candidates of a pixel as (slot, row offset, column offset), row-major."""
     return ((slot, slot // 3 - 1, slot % 3 - 1) for slot in range(9))
 
 
@@ -35,7 +36,7 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-# ---- SP-Pooling and SP-Diffusion -----------------------------------------------------------------------------
+# ---- SP-Pooling and SP-Diffusion -----------------------------------------------------------------
 
 
 def sp_aggregate(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:
@@ -47,8 +48,9 @@ def sp_aggregate(features: Tensor, association: Tensor, cell_size: int) -> tuple
         cell_size: side S of a grid cell in pixels.
 
     Returns:
-        (sums [N,C,h,w], weight [N,1,h,w]): the sums over the 3x3 cells around a superpixel of association x feature
-        and of association alone, both divided by S^2. Candidates outside the grid are dropped.
+        (sums [N,C,h,w], weight [N,1,h,w]): the sums over the 3x3 cells around a superpixel of
+        association x feature and of association alone, both divided by S^2. Candidates outside the
+        grid are dropped.
     """
     n, _, height, width = features.shape
     rows, columns = height // cell_size, width // cell_size
@@ -78,7 +80,7 @@ def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tens
 
 
 def _overlap(offset: int, size: int) -> tuple[slice, slice]:
-    """Along one axis: the cells whose neighbour at `offset` is on the grid, and those neighbours."""
+    """Along one axis: the cells whose neighbour at `offset` exists, and those neighbours."""
     return slice(max(0, -offset), size - max(0, offset)), slice(
         max(0, offset), size + min(0, offset)
     )
@@ -91,7 +93,7 @@ def _pixels(cells: slice, cell_size: int) -> slice:
 def _candidates(
     tokens: Tensor, cell_size: int
 ) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
-    """For each slot: the pixels that have this candidate, and the candidate's token at each of them."""
+    """For each slot: the pixels that have this candidate, and its token at each of them."""
     rows, columns = tokens.shape[-2:]
     for slot, dy, dx in neighbour_offsets():
         own_rows, their_rows = _overlap(dy, rows)
@@ -104,7 +106,7 @@ def _candidates(
 
 
 def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
-    """SP-Diffusion (equation 2): a pixel is the association-weighted mix of its nine candidate superpixels.
+    """SP-Diffusion (equation 2): a pixel is the weighted mix of its nine candidate superpixels.
 
     Args:
         tokens: [N,C,h,w].
@@ -127,7 +129,7 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
 
 
 def sp_correlate(features: Tensor, tokens: Tensor, offset: Tensor | None, cell_size: int) -> Tensor:
-    """Dot product of each pixel's vector with its nine candidate tokens: the gradient to the association.
+    """Dot products of a pixel's vector with its candidate tokens: the association's gradient.
 
     Args:
         features: [N,C,H,W].
@@ -152,7 +154,8 @@ def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
     """Area won by each superpixel when every pixel joins its most probable candidate.
 
     Args:
-        association: [N,9,H,W]. Candidates that tie for the maximum all win; a pixel with a NaN joins nobody.
+        association: [N,9,H,W]. Candidates that tie for the maximum all win; a pixel with a NaN
+            joins nobody.
         cell_size: side of a grid cell in pixels.
 
     Returns:
@@ -164,7 +167,7 @@ def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
 
 
 def layout_of(tensor: Tensor) -> torch.memory_format:
-    """Channels-last if `tensor` is stored so and not contiguous in the ordinary sense as well, else contiguous."""
+    """Channels-last if `tensor` is stored so and not in the ordinary order too, else contiguous."""
     channels_last = tensor.is_contiguous(memory_format=torch.channels_last)
     return (
         torch.channels_last
@@ -173,43 +176,49 @@ def layout_of(tensor: Tensor) -> torch.memory_format:
     )
 
 
-# ---- K-Means ---------------------------------------------------------------------------------------------------
+# ---- K-Means -------------------------------------------------------------------------------------
 
 
 def _refill(members: Tensor, points: Tensor, spare: Iterator[Tensor]) -> Tensor:
-    """The cluster's members, or for an empty cluster the next of the points that lie farthest off."""
+    """The cluster's members, or for an empty one the next of the points that lie farthest off."""
     return members if len(members) else points[next(spare)][None]
+
+
+def _farthest_first(distance: Tensor) -> Iterator[Tensor]:
+    """Indices by falling distance; a generator, so that nothing is sorted unless asked for."""
+    yield from distance.sort(descending=True, stable=True)[1]
 
 
 def _kmeans_image(
     points: Tensor, init: Tensor, max_iter: int, tol: float
 ) -> tuple[Tensor, Tensor, int]:
     centers = points[init]
-    for iteration in range(1, max_iter + 1):
+    iteration = 0
+    while True:
+        iteration += 1
         distance = ((points[:, None] - centers[None]) ** 2).sum(dim=-1)
         labels = distance.argmin(dim=1)
         previous = centers.clone()
-        # A generator: the sort runs only if a cluster is in fact empty.
-        spare = (i for d in (distance,) for i in d.amin(1).sort(descending=True, stable=True)[1])
+        spare = _farthest_first(distance.amin(dim=1))
         for cluster in range(len(centers)):
             members = torch.nonzero(labels == cluster).squeeze(1)
             chosen = _refill(torch.index_select(points, 0, members), points, spare)
             centers[cluster] = chosen.mean(dim=0)
         shift = (centers - previous).square().sum(dim=1).sqrt().sum()
-        if shift**2 < tol:
-            break
-    return labels, centers, iteration
+        if shift**2 < tol or iteration >= max_iter:
+            return labels, centers, iteration
 
 
 def kmeans(
     points: Tensor, init: Tensor, max_iter: int = 20, tol: float = 1e-4
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Lloyd's algorithm on each image by itself; squared Euclidean distance, the first nearest center wins.
+    """Lloyd's algorithm on each image by itself.
 
-    Stops when (sum over centers of the Euclidean shift)^2 < tol, after at least one update, or after `max_iter`
-    updates. An empty cluster moves to the point that lies farthest from its own center (lowest index on ties); of
-    several empty clusters in one update the first takes the farthest point, the next the second farthest. The
-    published program takes a random point there.
+    Squared Euclidean distance; the first of several nearest centers wins. Stops when (sum over
+    centers of the Euclidean shift)^2 < tol, after at least one update, or after `max_iter` updates.
+    An empty cluster moves to the point that lies farthest from its own center (lowest index on
+    ties); of several empty clusters in one update the first takes the farthest point, the next the
+    second farthest. (The published program takes a random point.)
 
     Args:
         points: [N,P,D], floating.
@@ -218,7 +227,8 @@ def kmeans(
         tol: bound on the squared total shift.
 
     Returns:
-        (labels [N,P] int64, from the centers before the last update; centers [N,K,D]; iterations [N] int64).
+        (labels [N,P] int64, from the centers before the last update; centers [N,K,D]; iterations
+        [N] int64).
     """
     images = [_kmeans_image(p, i, max_iter, tol) for p, i in zip(points, init, strict=True)]
     labels, centers, iterations = zip(*images, strict=True)
@@ -240,7 +250,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _random_words(seed: int, draw: int, count: int, device: torch.device) -> Tensor:
-    """Counter-based generator: word i of draw `draw` is a hash of (seed, draw, i). Returns int64 in 0..2^32-1."""
+    """Counter-based generator: word i of a draw is a hash of (seed, draw, i), in 0..2^32-1."""
 
     def word(value: int) -> Tensor:
         return torch.tensor(value & _MASK, dtype=torch.int64, device=device)
@@ -251,12 +261,13 @@ def _random_words(seed: int, draw: int, count: int, device: torch.device) -> Ten
 
 
 def kmeans_init(points: Tensor, n_clusters: int, seed: int, method: str) -> Tensor:
-    """First centers for K-Means, without hidden state: the same seed gives the same draws for every image.
+    """First centers for K-Means: the same seed gives the same draws for every image.
 
-    `"random"`: K different points with equal chances (the K smallest random words). `"k-means++"`: the first
-    likewise, each next one with a chance proportional to its squared distance d^2 to the nearest center so far,
-    drawn as an exponential race: argmin over points of -log(u) / d^2 with one uniform u per point. A race needs no
-    running sum, so it gives the same winner in any order of evaluation.
+    `"random"`: K different points with equal chances (the K smallest random words). `"k-means++"`:
+    the first likewise, each next one with a chance proportional to its squared distance d^2 to the
+    nearest center so far, drawn as an exponential race: argmin over points of -log(u) / d^2 with
+    one uniform u per point. A race needs no running sum, so it gives the same winner in any order
+    of evaluation.
 
     Args:
         points: [N,P,D], floating.
@@ -288,11 +299,13 @@ def kmeans_init(points: Tensor, n_clusters: int, seed: int, method: str) -> Tens
     return torch.stack(picks, dim=1)
 
 
-# ---- Anchors ---------------------------------------------------------------------------------------------------
+# ---- Anchors -------------------------------------------------------------------------------------
 
 
 def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
-    """Anchor of a cluster: its largest superpixel, argmax of (in the cluster) + 0.01 x size, first maximum wins.
+    """Anchor of a cluster: its largest superpixel.
+
+    Argmax of (in the cluster) + 0.01 x size; the first maximum wins.
 
     Args:
         labels: [N,P] int64 in 0..K-1.
@@ -309,8 +322,8 @@ def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
 def diverse_bins(ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
     """Up to three unlike colours among the most probable bins of an anchor.
 
-    Variant 1 is the most probable bin; 2 the one farthest from it in ab; 3 the one with the largest summed distance to
-    both. First maximum wins.
+    Variant 1 is the most probable bin; 2 the one farthest from it in ab; 3 the one with the largest
+    summed distance to both. First maximum wins.
 
     Args:
         ranked: [N,T,K] int64, the T most probable bins of each anchor, most probable first.
@@ -349,7 +362,7 @@ def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, varia
     return diverse_bins(at_anchors, bin_centers, variants)
 
 
-# ---- Colour (CIE Lab, sRGB primaries, D65) -------------------------------------------------------------------------
+# ---- Colour (CIE Lab, sRGB primaries, D65) -------------------------------------------------------
 
 RGB_TO_XYZ = (
     (0.412453, 0.357580, 0.180423),
@@ -386,10 +399,10 @@ def rgb_to_l(image: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lightness: Tensor, ab: Tensor, to_uint8: bool) -> Tensor:
-    """A picture in sRGB from lightness at full size and chroma at any size: upsample, convert, clamp, round.
+    """A picture in sRGB from lightness at full size and chroma at any size.
 
-    Chroma is resampled bilinearly (pixel centers at half integers, edges repeated). Colours outside sRGB are clamped
-    channel by channel.
+    Chroma is resampled bilinearly (pixel centers at half integers, edges repeated). Colours outside
+    sRGB are clamped channel by channel.
 
     Args:
         lightness: [N,1,H,W], 0-100, floating.

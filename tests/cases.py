@@ -14,9 +14,10 @@ from disco_fast.reference import wide_dtype
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
-# Largest absolute error of values of order 1. fp32 and fp64: worst seen 6e-7 and 2e-15 in sums of up to 9 x 1024 terms,
-# times 10 for other orders of summation. Half types are stored once, after sums in fp32: half a unit in the last
-# place of values below 8 (2^-6 for bf16, 2^-9 for fp16), times 2 for inputs that round apart.
+# Largest absolute error of values of order 1. fp32 and fp64: worst seen 6e-7 and 2e-15 in sums of
+# up to 9 x 1024 terms, times 10 for other orders of summation. Half types are stored once, after
+# sums in fp32: half a unit in the last place of values below 8 (2^-6 for bf16, 2^-9 for fp16),
+# times 2 for inputs that round apart.
 TOLERANCE = {
     torch.float32: 1e-5,
     torch.float64: 1e-13,
@@ -80,7 +81,11 @@ def make_association(
 POOL_CASES = (
     *(PoolCase(dtype=dtype, channels_last=last) for dtype in DTYPES for last in (False, True)),
     *(PoolCase(cell=cell, channels_last=last) for cell in (8, 32) for last in (False, True)),
-    *(PoolCase(channels=c, channels_last=last) for c in (1, 2, 3, 17, 66) for last in (False, True)),
+    *(
+        PoolCase(channels=c, channels_last=last)
+        for c in (1, 2, 3, 17, 66)
+        for last in (False, True)
+    ),
     *(PoolCase(association=kind) for kind in ("one-hot", "uniform", "ties", "denormal")),
     PoolCase(rows=1, columns=1),
     PoolCase(rows=1, columns=5, channels_last=True),
@@ -111,7 +116,8 @@ class ClusterCase:
         shape = (self.images, self.points, self.dims)
         points = torch.randn(shape, generator=generator, dtype=torch.float64)
         if self.kind == "duplicates":
-            # Whole numbers: means of equal points are exact, so that empty clusters are no matter of rounding.
+            # Whole numbers: means of equal points are exact, so that empty clusters are no matter
+            # of rounding.
             points = points[:, :1].round().expand(shape) + (torch.arange(self.points) % 3)[:, None]
         return points.to(self.dtype).contiguous()
 

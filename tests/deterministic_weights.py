@@ -1,6 +1,7 @@
 """The weights behind the golden activations, made from each tensor's key and shape alone.
 
-NumPy's legacy generator, seeded with the CRC of the key, is frozen for good: the same numbers everywhere.
+NumPy's legacy generator, seeded with the CRC of the key, is frozen for good: the same numbers
+everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def manifest() -> dict[str, list[int]]:
 
 
 def _leading_singular_vectors(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What spectral norm keeps of a weight: 50 power iterations from the vector of ones, in double."""
+    """What spectral norm keeps of a weight: 50 power iterations from ones, in double."""
     matrix = weight.reshape(len(weight), -1).astype(np.float64)
     left = np.full(len(matrix), len(matrix) ** -0.5)
     for _ in range(50):

@@ -91,7 +91,9 @@ def test_damaged_files_are_named(network: DISCO, tmp_path: Path, suffix: str, da
         torch.save({"state_dict": network.state_dict()}, path)
     content = path.read_bytes()
     path.write_bytes(
-        {"cut": content[: len(content) // 2], "empty": b"", "noise": b"\x07 no weights" * 99}[damage]
+        {"cut": content[: len(content) // 2], "empty": b"", "noise": b"\x07 no weights" * 99}[
+            damage
+        ]
     )
     with pytest.raises(CheckpointError, match=f"file{suffix}: not a complete"):
         load_checkpoint(path)
@@ -100,7 +102,7 @@ def test_damaged_files_are_named(network: DISCO, tmp_path: Path, suffix: str, da
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("mid_word_prj.weight"), "mid_word_prj.weight is missing"),
+        (lambda s: s.pop("mid_word_prj.weight"), r"mid_word_prj\.weight is missing"),
         (lambda s: s.update(extra=torch.zeros(1)), "extra is unknown"),
         (
             lambda s: s.update({"mid_word_prj.weight": torch.zeros(2, 64)}),
@@ -130,7 +132,7 @@ def test_other_networks_are_told_apart_briefly(tmp_path: Path):
 
 
 def test_no_such_file(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="nothing.pth"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth"):
         load_checkpoint(tmp_path / "nothing.pth")
 
 

@@ -1,4 +1,4 @@
-"""The command, run as a user runs it, on small pictures and with random weights."""
+"""The command, run as a user runs it, on small pictures with the compact network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from disco_fast import __version__, _library
-from disco_fast.checkpoints import save_checkpoint
+from disco_fast.checkpoints import COMPACT, load_checkpoint
 from disco_fast.cli import Job, UsageError, main, plan
 from disco_fast.colorizer import Colorizer
 from disco_fast.image_files import Picture, read_image, write_image
 
-QUICK = ["--checkpoint", "random", "--working-size", "64", "--device", "cpu"]
+QUICK = ["--working-size", "64", "--device", "cpu", "--precision", "fp32"]
 
 
 def grey(seed=0, height=40, width=56, dtype=np.uint8):
@@ -44,7 +44,7 @@ def photos(tmp_path):
 
 @pytest.fixture(scope="module")
 def colorizer():
-    return Colorizer("random", device="cpu")
+    return Colorizer(device="cpu", precision="fp32")
 
 
 class TestPlan:
@@ -154,10 +154,16 @@ class TestColorize:
             assert read_image(out / name).pixels.shape == (40, 56, 3)
         assert sorted(path.name for path in out.rglob("*.*")) == ["A.PNG", "b.jpg", "c.webp"]
         said = capsys.readouterr().err
-        assert "device cpu, precision fp32, random weights: the colours mean nothing" in said
+        assert "device cpu, precision fp32, the compact network of the package\n" in said
         assert "[1/3] " in said
         assert "[3/3] " in said
         assert "3 of 3 pictures done, 0 failed" in said
+
+    def test_random_weights_are_said_to_mean_nothing(self, photos, tmp_path, capsys):
+        command = ["colorize", str(photos / "b.jpg"), "-o", str(tmp_path), *QUICK]
+        assert main([*command, "--checkpoint", "random"]) == 0
+        assert "fp32, random weights: the colours mean nothing\n" in capsys.readouterr().err
+        assert read_image(tmp_path / "b.jpg").pixels.shape == (40, 56, 3)
 
     def test_a_bad_file_is_reported_and_the_others_are_done(self, photos, tmp_path, capfd):
         (photos / "A.PNG").write_bytes((photos / "A.PNG").read_bytes()[:200])
@@ -199,10 +205,12 @@ class TestColorize:
             (["--precision", "fp8"], "invalid choice: 'fp8'"),
             (["--seed", "x"], "invalid int value: 'x'"),
             (["--working-size", "-64"], "-64 is less than 1"),
-            (["--working-size", "63"], "working_size"),
+            (["--working-size", "8"], "working_size: expected 16"),
+            (["--seed", str(2**70)], "seed: expected"),
             (["--checkpoint", str(tmp_path / "absent.safetensors")], "absent.safetensors"),
             (["--checkpoint", str(photos / "b.jpg")], "b.jpg"),
             (["--device", "abacus"], "abacus"),
+            (["--device", "cuda:99"], "cuda" if torch.cuda.is_available() else "CUDA"),
         ]:
             assert status(["colorize", str(photos), "-o", str(out), *QUICK, *options]) == 2
             assert reason in capsys.readouterr().err
@@ -283,15 +291,14 @@ def test_info(capsys):
         assert f"{half.name + ' kernels':14} {state}: {half.why}" in facts
 
 
-def test_convert(tmp_path, colorizer, capsys):
+def test_convert(tmp_path, capsys):
     source, target = tmp_path / "a.pth.tar", tmp_path / "b.safetensors"
-    torch.save({"state_dict": colorizer.network.state_dict()}, source)
+    weights = load_checkpoint(COMPACT).state_dict()
+    torch.save({"state_dict": weights}, source)
     assert main(["convert", str(source), str(target)]) == 0
-    save_checkpoint(colorizer.network, tmp_path / "expected.safetensors")
-    expected = load_file(tmp_path / "expected.safetensors")
     converted = load_file(target)
-    assert converted.keys() == expected.keys()
-    assert all(torch.equal(converted[key], expected[key]) for key in expected)
+    assert converted.keys() == weights.keys()
+    assert all(torch.equal(converted[key], weights[key]) for key in weights)
     capsys.readouterr()
 
     for arguments, code, reason in [
@@ -306,10 +313,10 @@ def test_convert(tmp_path, colorizer, capsys):
     assert not (tmp_path / "c.safetensors").exists()
 
 
-def test_download_of_what_is_there(tmp_path, colorizer, capsys):
+def test_download_of_what_is_there(tmp_path, capsys):
     """The command around the download, which has its own tests; here nothing is fetched."""
     path = tmp_path / "disco.pth.tar"
-    torch.save({"state_dict": colorizer.network.state_dict()}, path)
+    torch.save({"state_dict": load_checkpoint(COMPACT).state_dict()}, path)
     assert main(["download", "--folder", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert said.out == f"{path}\n"

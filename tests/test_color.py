@@ -40,7 +40,8 @@ def test_rgb_to_l_matches_specification(backend: ModuleType, dtype: torch.dtype,
 
 
 def test_rgb_to_l_matches_opencv(backend: ModuleType):
-    # OpenCV's own floating conversion is off by up to 0.2 (it interpolates tables); worst seen 0.19.
+    # OpenCV's own floating conversion is off by up to 0.2 (it interpolates tables); worst seen
+    # 0.19.
     actual = backend.rgb_to_l(every_color())
     torch.testing.assert_close(actual, lab_of(every_color())[:, :1], rtol=0, atol=0.3)
 

@@ -1,4 +1,4 @@
-"""`colorize` and `Colorizer`: the tensor contract, sizes, determinism, the reference mode, errors."""
+"""`colorize` and `Colorizer`: tensor contract, sizes, determinism, reference mode, errors."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_every_size(colorizer: Colorizer, size: tuple[int, int]):
     result = colorizer.colorize(image, **QUICK)
     assert result.shape == image.shape
     assert result.isfinite().all()
-    assert 0 <= result.min()
+    assert result.min() >= 0
     assert result.max() <= 1
 
 
@@ -140,8 +140,10 @@ def test_function_is_the_object(colorizer: Colorizer, photograph: Tensor):
 
 
 def official_steps(photograph: Tensor, seed: int, variants: int) -> np.ndarray:
-    """[variants,256,256,3] uint8: the official script's arithmetic, written down once more with OpenCV."""
-    rgb = cv2.resize(photograph.permute(1, 2, 0).numpy(), (256, 256), interpolation=cv2.INTER_LINEAR)
+    """[variants,256,256,3] uint8: the official script's arithmetic, written once more."""
+    rgb = cv2.resize(
+        photograph.permute(1, 2, 0).numpy(), (256, 256), interpolation=cv2.INTER_LINEAR
+    )
     lab = cv2.cvtColor(np.array(rgb / 255.0, np.float32), cv2.COLOR_RGB2LAB)
     np.random.seed(seed)
     init = torch.from_numpy(np.random.choice(256, 8, replace=False))[None]
@@ -214,6 +216,7 @@ def test_slight_overshoot_is_clamped(colorizer: Colorizer):
         ({"mode": "best"}, ValueError, "mode: expected one of full, reference"),
         ({"precision": "int8"}, ValueError, "precision: expected one of"),
         ({"precision": "fp16", "device": "cpu"}, ValueError, "fp16 runs on GPUs only"),
+        ({"device": "moon"}, ValueError, "device: expected one usable here, got 'moon'"),
         ({"checkpoint": "no/such.pth"}, FileNotFoundError, "no/such.pth"),
     ],
 )
@@ -231,5 +234,6 @@ def test_bf16_keeps_the_colours(colorizer: Colorizer, photograph: Tensor):
     half = Colorizer(device="cpu", precision="bf16")
     expected = colorizer.colorize(photograph / 255)
     actual = half.colorize(photograph / 255)
-    # Anchors may move on rare photographs; on this one they stay, and colours by far less than can be seen.
+    # Anchors may move on rare photographs; on this one they stay, and colours by far less than can
+    # be seen.
     assert (actual - expected).abs().mean() < 0.02

@@ -17,8 +17,8 @@ from disco_fast.engine import Engine
 
 FULL = Path(__file__).parents[2] / "shared" / "golden"
 
-# Absolute. Recorded with the same torch, but on another processor, whose convolutions sum in another order; ab leaves
-# 50 layers behind it: worst seen 2.3e-4.
+# Absolute. Recorded with the same torch, but on another processor, whose convolutions sum in
+# another order; ab leaves 50 layers behind it: worst seen 2.3e-4.
 TOLERANCE = {
     "association": 1e-5,
     "association_sum": 1e-5,
@@ -109,9 +109,11 @@ def test_engine_in_fp32_is_the_published_network(network: DISCO):
 def test_fused_ops_equal_the_published_steps(
     network: DISCO, size: tuple[int, int], anchors: int, images: int, variants: int
 ):
-    """Other photographs, sizes, anchors and batches: the fast network against the eager one, stage by stage."""
+    """Other photographs, sizes, anchors and batches: fast against eager, stage by stage."""
     photographs = np.concatenate([small_golden(name)[0] for name in ("square", "diverse")])
-    crops = [photographs[i % 2, :, 60 + 40 * i :, 90:][:, : size[0], : size[1]] for i in range(images)]
+    crops = [
+        photographs[i % 2, :, 60 + 40 * i :, 90:][:, : size[0], : size[1]] for i in range(images)
+    ]
     gray = np.stack(crops)
     count = size[0] * size[1] // 256
     generator = np.random.RandomState(5)

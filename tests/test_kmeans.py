@@ -59,7 +59,8 @@ def test_first_minimum_wins(backend: ModuleType):
 
 
 def test_empty_clusters_take_the_farthest_points(backend: ModuleType):
-    # Three centers on one spot: the second and third are empty; 9 lies farthest from its center, then 5.
+    # Three centers on one spot: the second and third are empty; 9 lies farthest from its center,
+    # then 5.
     points = torch.tensor([[[0.0], [0.0], [0.0], [5.0], [9.0]]])
     _, centers, _ = backend.kmeans(points, torch.tensor([[0, 1, 2]]), max_iter=1)
     assert centers.flatten().tolist() == pytest.approx([2.8, 9.0, 5.0])
@@ -117,12 +118,16 @@ def test_plus_plus_draws_in_proportion_to_squared_distance(backend: ModuleType):
         if first == 0:
             counts[second] += 1
     expected = torch.tensor([0.0, 1, 4, 16]) / 21
-    assert (counts / counts.sum() - expected).abs().max() < 0.05  # 1500 draws: 4 standard deviations
+    assert (
+        counts / counts.sum() - expected
+    ).abs().max() < 0.05  # 1500 draws: 4 standard deviations
 
 
 def test_plus_plus_starts_better_than_random():
     blobs = torch.randn(8, 1, 4, generator=torch.Generator().manual_seed(0)) * 20
-    points = (blobs + torch.randn(8, 32, 4, generator=torch.Generator().manual_seed(1))).view(1, -1, 4)
+    points = (blobs + torch.randn(8, 32, 4, generator=torch.Generator().manual_seed(1))).view(
+        1, -1, 4
+    )
 
     def cost(method: str) -> float:
         total = 0.0

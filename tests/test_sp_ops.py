@@ -1,4 +1,4 @@
-"""SP-Pooling, SP-Diffusion and superpixel sizes, on every backend, against the specification in fp64."""
+"""SP-Pooling, SP-Diffusion, superpixel sizes: every backend against the specification in fp64."""
 
 from __future__ import annotations
 
@@ -147,7 +147,9 @@ def test_threads_change_nothing(threads: int):
 
 def test_any_strides_are_read(backend: ModuleType):
     features, association, tokens = PoolCase().tensors()
-    views = [t.transpose(2, 3).contiguous().transpose(2, 3) for t in (features, association, tokens)]
+    views = [
+        t.transpose(2, 3).contiguous().transpose(2, 3) for t in (features, association, tokens)
+    ]
     pooled, _ = backend.sp_pool(views[0], views[1], 16)
     close(pooled, reference.sp_pool(features.double(), association.double(), 16)[0], torch.float32)
     spread = backend.sp_diffuse(views[2], association[:1].expand(2, -1, -1, -1), 16)

@@ -1,9 +1,10 @@
 """PEP 517 backend: setuptools', with the torch that is already installed in view.
 
-`pip install .` builds in an isolated environment that has no torch. Requiring torch there would download
-gigabytes and could build against another torch than the one that will load the library. The interpreter,
-however, belongs to the environment that is installed into, so that environment's packages are appended
-to the search path instead: behind the isolated ones, so they never shadow a build tool.
+`pip install .` builds in an isolated environment that has no torch. Requiring torch there would
+download gigabytes and could build against another torch than the one that will load the library.
+The interpreter, however, belongs to the environment that is installed into, so that environment's
+packages are appended to the search path instead: behind the isolated ones, so they never shadow a
+build tool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-// What the superpixel kernels share: element types, the cell's neighbourhood, a cell's packed association.
+// What the superpixel kernels share: element types, the cell's neighbourhood, a cell's packed
+// association.
 #pragma once
 
 #include <cstdint>
@@ -89,8 +90,9 @@ inline Float16 narrow<Float16>(float value) {
 #endif
 }
 
-// A trained association map is full of denormals, which some processors handle a hundred times slower than
-// other numbers. They are far below any tolerance here, so they count as zero while a kernel runs.
+// A trained association map is full of denormals, which some processors handle a hundred times
+// slower than other numbers. They are far below any tolerance here, so they count as zero while a
+// kernel runs.
 class FlushDenormals {
  public:
 #if defined(__SSE2__)
@@ -111,8 +113,8 @@ class FlushDenormals {
 #endif
 };
 
-// Uninitialised memory of one call. Not std::vector: inline functions of the standard library must not be
-// compiled for this instruction set and then shared (see CMakeLists.txt).
+// Uninitialised memory of one call. Not std::vector: inline functions of the standard library must
+// not be compiled for this instruction set and then shared (see CMakeLists.txt).
 template <class T>
 class Scratch {
  public:
@@ -155,7 +157,8 @@ inline const T* cell_corner(const View& view, const Grid& grid, const Cell& cell
   return at<T>(view, cell.image, 0, cell.row * grid.cell, cell.column * grid.cell);
 }
 
-// Copies the cell's association to weights[9][S * S]. Candidates outside the grid get 0, whatever they hold.
+// Copies the cell's association to weights[9][S * S]. Candidates outside the grid get 0, whatever
+// they hold.
 template <class T>
 inline void pack_association(const View& association, const Grid& grid, const Cell& cell,
                              Wide<T>* weights) {
@@ -182,8 +185,8 @@ inline void pack_tokens(const View& tokens, const Grid& grid, const Cell& cell, 
     const int64_t other = neighbour(grid, cell, slot);
     W* to = packed + slot * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      to[c] = other < 0 ? 0
-                        : *at<W>(tokens, cell.image, c, other / grid.columns, other % grid.columns);
+      to[c] =
+          other < 0 ? 0 : *at<W>(tokens, cell.image, c, other / grid.columns, other % grid.columns);
     }
   }
 }
@@ -209,10 +212,14 @@ inline void with_row_lanes(int64_t cell, const Body& body) {
 template <class Body>
 inline void with_element(Element element, const Body& body) {
   switch (element) {
-    case Element::kFloat32: return body(float{});
-    case Element::kFloat64: return body(double{});
-    case Element::kBFloat16: return body(BFloat16{});
-    case Element::kFloat16: return body(Float16{});
+    case Element::kFloat32:
+      return body(float{});
+    case Element::kFloat64:
+      return body(double{});
+    case Element::kBFloat16:
+      return body(BFloat16{});
+    case Element::kFloat16:
+      return body(Float16{});
   }
 }
 

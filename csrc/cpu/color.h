@@ -1,6 +1,8 @@
-// sRGB to lightness, and lightness with chroma to sRGB. The powers of the sRGB curve are made of roots:
+// sRGB to lightness, and lightness with chroma to sRGB. The powers of the sRGB curve are made of
+// roots:
 //   x^2.4 = x^2 * (x^0.2)^2        x^(1/2.4) = c * sqrt(sqrt(c)), c = cube root of x
-// with roots by Newton's method from a guess in the exponent bits, so the loops vectorise on every instruction set.
+// with roots by Newton's method from a guess in the exponent bits, so the loops vectorise on every
+// instruction set.
 #pragma once
 
 #include "cells.h"
@@ -14,11 +16,10 @@ inline float root_guess(float x, uint32_t degree) {
   // Dividing the biased exponent by the degree divides the logarithm; 1 keeps its place.
   return bits_to_float(float_to_bits(x) / degree + (127u << 23) / degree * (degree - 1));
 }
-inline double root_guess(double x, uint32_t degree) {
-  return double(root_guess(float(x), degree));
-}
+inline double root_guess(double x, uint32_t degree) { return double(root_guess(float(x), degree)); }
 
-// Both for x in 0..a few; 0 gives a tiny number, not NaN. Newton doubles the digits: 5 steps reach double.
+// Both for x in 0..a few; 0 gives a tiny number, not NaN. Newton doubles the digits: 5 steps reach
+// double.
 template <class W>
 inline W cube_root(W x) {
   W y = root_guess(x, 3);
@@ -101,7 +102,8 @@ inline void lightness_pixels(const LightnessArgs& a, int64_t begin, int64_t end)
   });
 }
 
-// Bilinear sampling along one axis: output `index` of `size` lies between inputs low and high of `from`.
+// Bilinear sampling along one axis: output `index` of `size` lies between inputs low and high of
+// `from`.
 template <class W>
 struct Sample {
   Sample(int64_t index, int64_t size, int64_t from) {

@@ -1,4 +1,5 @@
-// One instruction set's table of kernels; compiled once per set with DISCO_FAST_ISA and the matching flags.
+// One instruction set's table of kernels; compiled once per set with DISCO_FAST_ISA and the
+// matching flags.
 #include "kernels.h"
 
 #include "cells.h"
@@ -17,9 +18,18 @@ namespace disco_fast::DISCO_FAST_ISA {
 
 const Kernels& kernels() {
   static constexpr Kernels table = {
-      DISCO_FAST_STRING(DISCO_FAST_ISA), aggregate_cells, gather_cells,       diffuse_cells,
-      correlate_cells,                   count_wins,      gather_wins,        kmeans_images,
-      kmeans_init_images, select_images, lightness_pixels, rgb_rows,
+      DISCO_FAST_STRING(DISCO_FAST_ISA),
+      aggregate_cells,
+      gather_cells,
+      diffuse_cells,
+      correlate_cells,
+      count_wins,
+      gather_wins,
+      kmeans_images,
+      kmeans_init_images,
+      select_images,
+      lightness_pixels,
+      rgb_rows,
   };
   return table;
 }

@@ -1,8 +1,9 @@
 // The CPU kernels: raw pointers, strides and ranges, no torch header.
 //
-// kernels.cpp is compiled once per instruction set; `best_kernels` picks the fastest one that this processor has.
-// A range function does the work items begin..end-1 and may run beside others of the same call: the tensor layer
-// spreads the items over torch's thread pool. Sums never cross items, so results do not depend on the threads.
+// kernels.cpp is compiled once per instruction set; `best_kernels` picks the fastest one that this
+// processor has. A range function does the work items begin..end-1 and may run beside others of the
+// same call: the tensor layer spreads the items over torch's thread pool. Sums never cross items,
+// so results do not depend on the threads.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,9 @@ struct Grid {
   int64_t cells() const { return rows * columns; }
 };
 
-// Pixel tensors are of type `element`, superpixel tensors of the wide type: double for kFloat64, else float.
-// Layouts that the vector loops know: columns adjacent ("planar") or channels adjacent ("interleaved").
+// Pixel tensors are of type `element`, superpixel tensors of the wide type: double for kFloat64,
+// else float. Layouts that the vector loops know: columns adjacent ("planar") or channels adjacent
+// ("interleaved").
 struct AggregateArgs {
   Element element;
   Grid grid;
@@ -94,10 +96,10 @@ struct SelectArgs {
 };
 
 struct LightnessArgs {
-  Element element;   // of the result; pixels are of the same type or bytes
+  Element element;  // of the result; pixels are of the same type or bytes
   bool bytes;
-  int64_t channels;  // 1 or 3
-  int64_t pixels;    // H * W
+  int64_t channels;   // 1 or 3
+  int64_t pixels;     // H * W
   const void* image;  // [N, C, H, W], contiguous
   void* lightness;    // out [N, 1, H, W], contiguous
 };
@@ -118,9 +120,9 @@ struct Kernels {
   void (*gather_cells)(const AggregateArgs&, int64_t begin, int64_t end);     // after all of them
   void (*diffuse_cells)(const DiffuseArgs&, int64_t begin, int64_t end);
   void (*correlate_cells)(const CorrelateArgs&, int64_t begin, int64_t end);
-  void (*count_wins)(const SizeArgs&, int64_t begin, int64_t end);    // fills `wins`
-  void (*gather_wins)(const SizeArgs&, int64_t begin, int64_t end);   // after all of them
-  void (*kmeans_images)(const KMeansArgs&, int64_t begin, int64_t end);           // items: images
+  void (*count_wins)(const SizeArgs&, int64_t begin, int64_t end);       // fills `wins`
+  void (*gather_wins)(const SizeArgs&, int64_t begin, int64_t end);      // after all of them
+  void (*kmeans_images)(const KMeansArgs&, int64_t begin, int64_t end);  // items: images
   void (*kmeans_init_images)(const KMeansInitArgs&, int64_t begin, int64_t end);  // items: images
   void (*select_images)(const SelectArgs&, int64_t begin, int64_t end);           // items: images
   void (*lightness_pixels)(const LightnessArgs&, int64_t begin, int64_t end);  // items: N * pixels

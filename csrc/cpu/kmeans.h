@@ -1,7 +1,8 @@
-// K-Means of one image at a time: one thread, so that an image's result depends on nothing but the image.
+// K-Means of one image at a time: one thread, so that an image's result depends on nothing but the
+// image.
 //
-// Points are kept transposed in blocks of L, so that a vector holds the same coordinate of L points: distances to
-// all centers then need no horizontal sums.
+// Points are kept transposed in blocks of L, so that a vector holds the same coordinate of L
+// points: distances to all centers then need no horizontal sums.
 #pragma once
 
 #include <cmath>
@@ -21,7 +22,8 @@ struct IndexOf<double> {
 template <class W>
 using Index = typename IndexOf<W>::type;
 
-// The points of an image in blocks of kLanes: block b, coordinate d, lane i. The last block is padded with zeros.
+// The points of an image in blocks of kLanes: block b, coordinate d, lane i. The last block is
+// padded with zeros.
 template <class W>
 class Blocks {
  public:
@@ -162,7 +164,8 @@ inline void kmeans_images(const KMeansArgs& a, int64_t begin, int64_t end) {
   });
 }
 
-// ---- First centers. The generator is a hash of (seed, draw, point); see reference.py, which it must match.
+// ---- First centers. The generator is a hash of (seed, draw, point); see reference.py, which it
+// must match.
 
 inline uint32_t mix(uint32_t x) {
   x = (x ^ (x >> 16)) * 0x7feb352du;

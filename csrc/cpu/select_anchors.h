@@ -1,4 +1,5 @@
-// Anchor of a cluster: argmax over superpixels of (in the cluster) + 0.01 * size, the first maximum.
+// Anchor of a cluster: argmax over superpixels of (in the cluster) + 0.01 * size, the first
+// maximum.
 #pragma once
 
 #include "cells.h"

@@ -1,5 +1,5 @@
-// SP-Pooling. Per cell a small matrix product [9 x S^2] x [S^2 x C] into partial sums, so that the features are
-// read once; then every superpixel adds up its nine partial sums in a fixed order.
+// SP-Pooling. Per cell a small matrix product [9 x S^2] x [S^2 x C] into partial sums, so that the
+// features are read once; then every superpixel adds up its nine partial sums in a fixed order.
 #pragma once
 
 #include "cells.h"
@@ -8,8 +8,8 @@ namespace disco_fast::DISCO_FAST_ISA {
 
 // B planar channels at a time: 9 * B accumulators must stay in registers.
 template <class W, int L, int B>
-inline void aggregate_planes(const W* const* planes, int64_t row_stride, const W* weights, int64_t s,
-                             W* partial, int64_t stride) {
+inline void aggregate_planes(const W* const* planes, int64_t row_stride, const W* weights,
+                             int64_t s, W* partial, int64_t stride) {
   Vector<W, L> total[9][B] = {};
   for (int64_t y = 0; y < s; ++y) {
     for (int64_t x = 0; x < s; x += L) {

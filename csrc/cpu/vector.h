@@ -1,4 +1,5 @@
-// Vectors of L numbers in the compiler's own vector extension: one source for every instruction set.
+// Vectors of L numbers in the compiler's own vector extension: one source for every instruction
+// set.
 #pragma once
 
 #include <cstdint>

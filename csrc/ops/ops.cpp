@@ -24,7 +24,8 @@ void check_tokens(const Tensor& tokens, const Grid& grid, ScalarType type, const
                    ": tokens must be fp64 for fp64 pixels and else fp32");
 }
 
-// Measured at 64 channels, cells of 16 x 16: some 5 us a cell, in proportion to its channels and area.
+// Measured at 64 channels, cells of 16 x 16: some 5 us a cell, in proportion to its channels and
+// area.
 int64_t cell_cost(const Grid& grid, int64_t channels) {
   return grid.cell * grid.cell * channels / 4;
 }
@@ -39,10 +40,14 @@ std::tuple<Tensor, Tensor> aggregate(const Tensor& features, const Tensor& assoc
   const Tensor sums = new_tensor(features, {grid.images, channels, grid.rows, grid.columns}, wide);
   const Tensor weight = new_tensor(features, {grid.images, 1, grid.rows, grid.columns}, wide);
   const Tensor partial = new_tensor(features, {grid.images, grid.cells(), 9, channels + 1}, wide);
-  const AggregateArgs args = {element_of(input),          grid,
-                              channels,                   view_of(input),
-                              view_of(association),       normalize,
-                              partial.mutable_data_ptr(), sums.mutable_data_ptr(),
+  const AggregateArgs args = {element_of(input),
+                              grid,
+                              channels,
+                              view_of(input),
+                              view_of(association),
+                              normalize,
+                              partial.mutable_data_ptr(),
+                              sums.mutable_data_ptr(),
                               weight.mutable_data_ptr()};
   const Kernels& kernels = best_kernels();
   const int64_t cells = grid.images * grid.cells();
@@ -81,11 +86,10 @@ Tensor sp_diffuse(const Tensor& tokens, const Tensor& association, int64_t cell_
       std::nullopt, association.device(), std::nullopt, format);
   View out = view_of(features);
   out.data = features.mutable_data_ptr();
-  const DiffuseArgs args = {element_of(association), grid, channels,
-                            view_of(tokens),         view_of(association), out};
-  in_parallel(
-      grid.images * grid.cells(), cell_cost(grid, channels),
-      [&](int64_t begin, int64_t end) { best_kernels().diffuse_cells(args, begin, end); });
+  const DiffuseArgs args = {element_of(association), grid, channels, view_of(tokens),
+                            view_of(association),    out};
+  in_parallel(grid.images * grid.cells(), cell_cost(grid, channels),
+              [&](int64_t begin, int64_t end) { best_kernels().diffuse_cells(args, begin, end); });
   return features;
 }
 
@@ -104,15 +108,11 @@ Tensor sp_correlate(const Tensor& features, const Tensor& tokens,
     check_tokens(*offset, grid, wide_type(features), "sp_correlate offset");
     offset_view = view_of(*offset);
   }
-  const Tensor products = new_tensor(features, {grid.images, 9, height, width},
-                                     features.scalar_type());
-  const CorrelateArgs args = {element_of(input),
-                              grid,
-                              input.size(1),
-                              view_of(input),
-                              view_of(tokens),
-                              offset_view,
-                              products.mutable_data_ptr()};
+  const Tensor products =
+      new_tensor(features, {grid.images, 9, height, width}, features.scalar_type());
+  const CorrelateArgs args = {
+      element_of(input),          grid, input.size(1), view_of(input), view_of(tokens), offset_view,
+      products.mutable_data_ptr()};
   in_parallel(
       grid.images * grid.cells(), cell_cost(grid, args.channels),
       [&](int64_t begin, int64_t end) { best_kernels().correlate_cells(args, begin, end); });
@@ -122,8 +122,8 @@ Tensor sp_correlate(const Tensor& features, const Tensor& tokens,
 Tensor superpixel_size(const Tensor& association, int64_t cell_size) {
   const Grid grid = grid_of(association, cell_size, "superpixel_size");
   const Tensor wins = new_tensor(association, {grid.images, grid.cells(), 9}, ScalarType::Int);
-  const Tensor size = new_tensor(association, {grid.images, 1, grid.rows, grid.columns},
-                                 wide_type(association));
+  const Tensor size =
+      new_tensor(association, {grid.images, 1, grid.rows, grid.columns}, wide_type(association));
   const SizeArgs args = {element_of(association), grid, view_of(association),
                          static_cast<int32_t*>(wins.mutable_data_ptr()), size.mutable_data_ptr()};
   const Kernels& kernels = best_kernels();
@@ -225,10 +225,14 @@ Tensor lab_to_rgb(const Tensor& lightness, const Tensor& ab, bool to_uint8) {
   const int64_t n = l.size(0), height = l.size(2), width = l.size(3);
   const ScalarType type = to_uint8 ? ScalarType::Byte : l.scalar_type();
   const Tensor rgb = new_tensor(lightness, {n, 3, height, width}, type);
-  const RgbArgs args = {element_of(l),      to_uint8,
-                        height,             width,
-                        chroma.size(2),     chroma.size(3),
-                        l.const_data_ptr(), chroma.const_data_ptr(),
+  const RgbArgs args = {element_of(l),
+                        to_uint8,
+                        height,
+                        width,
+                        chroma.size(2),
+                        chroma.size(3),
+                        l.const_data_ptr(),
+                        chroma.const_data_ptr(),
                         rgb.mutable_data_ptr()};
   in_parallel(n * height, 5 * width,
               [&](int64_t begin, int64_t end) { best_kernels().rgb_rows(args, begin, end); });

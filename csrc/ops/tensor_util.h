@@ -19,11 +19,16 @@ using torch::stable::Tensor;
 
 inline Element element_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case ScalarType::Float: return Element::kFloat32;
-    case ScalarType::Double: return Element::kFloat64;
-    case ScalarType::BFloat16: return Element::kBFloat16;
-    case ScalarType::Half: return Element::kFloat16;
-    default: break;
+    case ScalarType::Float:
+      return Element::kFloat32;
+    case ScalarType::Double:
+      return Element::kFloat64;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    case ScalarType::Half:
+      return Element::kFloat16;
+    default:
+      break;
   }
   DISCO_FAST_CHECK(false, "expected fp64, fp32, fp16 or bf16");
   return Element::kFloat32;

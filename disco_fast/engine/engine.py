@@ -30,7 +30,8 @@ class Engine(nn.Module):
         super().__init__()
         self.device = torch.device("cpu" if device is None else device)
         self.precision = resolve(precision, self.device)
-        # Not copy.deepcopy, which refuses the weights that spectral norm computed in an earlier forward pass.
+        # Not copy.deepcopy, which refuses the weights that spectral norm computed in an earlier
+        # forward pass.
         weights = {key: value.clone() for key, value in network.state_dict().items()}
         prepared = assemble(weights, network.width, network.cell_size)
         prepared.requires_grad_(False).to(self.device)

@@ -7,7 +7,7 @@ from torch.nn.utils import remove_spectral_norm
 
 
 def fold_spectral_norm(network: nn.Module) -> None:
-    """Divide every spectrally normalised weight by its norm once, instead of in every forward pass. In place."""
+    """Divide every spectrally normalised weight by its norm once and for all. In place."""
     for module in network.modules():
         if hasattr(module, "weight_orig"):
             remove_spectral_norm(module)

@@ -1,7 +1,7 @@
 """Which number format the convolutions run in.
 
-Whatever the precision, SPixNet, the color modeler, K-Means and everything else that picks anchors stay fp32, so that a
-precision changes colours a little but anchors hardly ever.
+Whatever the precision, SPixNet, the color modeler, K-Means and everything else that picks anchors
+stay fp32, so that a precision changes colours a little but anchors hardly ever.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ def resolve(precision: str, device: torch.device) -> str:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor has bf16 instructions (AVX512-BF16 or AMX); emulated bf16 is slower than fp32."""
+    """Whether this processor has bf16 instructions; emulated bf16 is slower than fp32."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
 class Reduced(nn.Module):
-    """A convolutional network in half precision and channels-last, between fp32 inputs and outputs."""
+    """A convolutional network in half precision, channels-last, with fp32 inputs and outputs."""
 
     def __init__(self, network: nn.Module, precision: str):
         super().__init__()
         self.dtype = _DTYPES[precision]
-        self.network = network.to(self.dtype, memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,H,W] fp32 to fp32."""

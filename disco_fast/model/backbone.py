@@ -1,4 +1,4 @@
-"""The backbone: pixel features of the lightness (section 4.2), 32.5 of the 43.06 million parameters."""
+"""The backbone: pixel features of the lightness (section 4.2); 32.5 of 43.06 M parameters."""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ MAX_VARIANTS = 3
 
 @dataclass(frozen=True)
 class DISCOOutput:
-    """Everything the network computes, for N images of P = h*w superpixels, K anchors and V variants.
+    """Everything the network computes: N images, P = h*w superpixels, K anchors, V variants.
 
-    From `anchor_mask` on, the leading dimension M is N*V, image-major: the variants of an image are neighbours.
+    From `anchor_mask` on, the leading dimension M is N*V, image-major: the variants of an image are
+    neighbours.
 
     Attributes:
         association: [N,9,H,W], soft assignment of pixels to their candidate superpixels.
@@ -66,16 +67,18 @@ class DISCO(nn.Module):
     `state_dict` has the published checkpoint's keys; at width 1 also its shapes.
 
     Args:
-        width: scales the channels of every convolution; tokens stay 64 wide. 1 is the published network (43.06 M
-            parameters), 0.25 the compact one (3.3 M).
+        width: scales the channels of every convolution; tokens stay 64 wide. 1 is the published
+            network (43.06 M parameters), 0.25 the compact one (3.3 M).
         cell_size: side S of a superpixel grid cell in pixels.
 
     Attributes:
-        ops: where the forward pass takes its ops from; set it to `disco_fast.reference` to run the specification.
+        ops: where the forward pass takes its ops from; set it to `disco_fast.reference` to run the
+            specification.
         stride: height and width of the input must be multiples of it.
     """
 
     ops: ModuleType = ops
+    _bin_centers: Tensor
 
     def __init__(self, width: float = 1.0, cell_size: int = 16):
         super().__init__()
@@ -85,8 +88,8 @@ class DISCO(nn.Module):
             raise ValueError(f"cell_size: expected 8, 16 or 32, got {cell_size!r}")
         self.width, self.cell_size, self.stride = width, cell_size, max(STRIDE, cell_size)
         self.segnet = nn.Sequential(OrderedDict(net=SPixNet(width)))
-        self.repnet = Backbone(width)
-        self.enhanceNet = RefineNet(width)
+        self.repnet: nn.Module = Backbone(width)
+        self.enhanceNet: nn.Module = RefineNet(width)
         self.wildpath = TokenEncoder()
         self.hintpath = TokenEncoder()
         self.mid_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
@@ -107,8 +110,8 @@ class DISCO(nn.Module):
         Args:
             gray: [N,1,H,W] floating, (L - 50) / 50; H and W multiples of `stride`.
             n_anchors: K, 1..P for P superpixels.
-            kmeans_init: [N,K] int64, superpixels that are the first cluster centers; drawn by k-means++ from `seed`
-                if None.
+            kmeans_init: [N,K] int64, superpixels that are the first cluster centers; drawn by
+                k-means++ from `seed` if None.
             variants: V, 1..3 colourings of each image from unlike anchor colours.
             seed: of the draw; the same for every image, so a batch changes nothing.
 
@@ -163,14 +166,14 @@ class DISCO(nn.Module):
         )
 
     def _hints(self, bins: Tensor, anchors: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Anchors [M,K] and their colour bins [M,K] as a mask [M,P,1] and a bin per superpixel [M,P]."""
+        """Anchors [M,K] and their bins [M,K] as a mask [M,P,1] and a bin per superpixel [M,P]."""
         label = torch.zeros(len(bins), count, dtype=torch.int64, device=bins.device)
         label.scatter_(1, anchors, bins)
         mask = self._bin_centers.new_zeros(len(bins), count).scatter_(1, anchors, 1.0)
         return mask[..., None], label
 
     def _embed(self, tokens: Tensor, mask: Tensor, label: Tensor) -> Tensor:
-        """The color generator's input: tokens, anchor colours as one-hot bins, anchor mask; [M,P,64]."""
+        """The color generator's input: tokens, one-hot anchor colours, anchor mask; [M,P,64]."""
         colors = mask * F.one_hot(label, N_BINS).to(tokens.dtype)
         return self.trg_word_emb(torch.cat([tokens, colors, mask], dim=-1))
 
@@ -181,7 +184,7 @@ class DISCO(nn.Module):
         fits = len(shape) == 4 and shape[1] == 1 and min(shape) > 0
         if not fits or shape[2] % self.stride or shape[3] % self.stride:
             raise ValueError(
-                f"gray: expected [N,1,H,W] with H and W positive multiples of {self.stride}, got {shape}"
+                f"gray: expected [N,1,H,W] with H and W multiples of {self.stride}, got {shape}"
             )
         if not gray.is_floating_point():
             raise ValueError(f"gray: expected floating (L - 50) / 50, got {gray.dtype}")
@@ -197,9 +200,10 @@ class DISCO(nn.Module):
 
 
 def assemble(state: dict[str, Tensor], width: float, cell_size: int) -> DISCO:
-    """A network in eval mode whose fp32 weights are the tensors of `state`, official keys and shapes.
+    """A network in eval mode whose weights are the fp32 tensors of `state`.
 
-    Unlike `DISCO()` it initialises nothing first, so it is quick and leaves the global random state alone.
+    Unlike `DISCO()` it initialises nothing first, so it is quick and leaves the global random state
+    alone.
     """
     with torch.device("meta"):
         network = DISCO(width, cell_size)
@@ -209,5 +213,4 @@ def assemble(state: dict[str, Tensor], width: float, cell_size: int) -> DISCO:
 
 def _as_map(tokens: Tensor, rows: int) -> Tensor:
     """[M,P,C] to [M,C,h,w], a view."""
-    m, count, channels = tokens.shape
-    return tokens.transpose(1, 2).unflatten(2, (rows, count // rows))
+    return tokens.transpose(1, 2).unflatten(2, (rows, tokens.shape[1] // rows))

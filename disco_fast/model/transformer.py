@@ -1,4 +1,4 @@
-"""The encoder of superpixel tokens (color modeler and color generator) and its position encoding."""
+"""The encoder of tokens (color modeler and color generator) and its position encoding."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from .scale import TOKEN_DIM
 def position_encoding(rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
     """Sine encoding of the superpixel grid, [1, rows*columns, 64] fp32.
 
-    Half of the channels encode the row, half the column. Positions run from just above 0 to 2 pi whatever the size of
-    the grid; sine and cosine alternate, with 16 wavelengths in a geometric series up to 10,000.
+    Half of the channels encode the row, half the column. Positions run from just above 0 to 2 pi
+    whatever the size of the grid; sine and cosine alternate, with 16 wavelengths in a geometric
+    series up to 10,000.
     """
     half = TOKEN_DIM // 2
     exponent = torch.arange(0, half, 2, dtype=torch.float32, device=device) / half

@@ -1,7 +1,9 @@
-"""Writes the small golden files of this folder from the full ones: python tests/data/make.py GOLDEN_FOLDER.
+"""Writes the small golden files of this folder from the full ones: python tests/data/make.py
+GOLDEN_FOLDER.
 
-The full activations of the published network are 16 MB; kept here are the photograph, the initial centers, everything
-that must match exactly (labels, anchors, bins) and a regular sample of everything that matches to rounding.
+The full activations of the published network are 16 MB; kept here are the photograph, the initial
+centers, everything that must match exactly (labels, anchors, bins) and a regular sample of
+everything that matches to rounding.
 """
 
 from __future__ import annotations
