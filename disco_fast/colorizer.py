@@ -298,7 +298,7 @@ def _check_image(image: Tensor) -> None:
 
 
 def check_settings(n_anchors: int, variants: int, seed: int, working_size: int, mode: str) -> None:
-    """Raise TypeError or ValueError, naming the setting of `Colorizer.colorize` that does not fit."""
+    """Raise TypeError or ValueError, naming the setting of `colorize` that does not fit."""
     for name, value, low, high in (
         ("n_anchors", n_anchors, 1, 2**31),
         ("variants", variants, 1, MAX_VARIANTS),
