@@ -416,3 +416,7 @@ def _download_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--folder", type=Path, metavar="DIR", help="where to put it; default: see info")
     add("--sha256", type=_sha256, metavar="HEX", help="refuse a file of another SHA-256")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
