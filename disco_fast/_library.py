@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 MINIMUM_TORCH = (2, 10)
-_MEND = "run `pip install --force-reinstall --no-deps .` in the source folder"
+_MEND = "with a compiler, run `pip install --force-reinstall --no-deps .` in the source folder"
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,8 @@ def _torch_version() -> tuple[int, int]:
 def _load_cpu(folder: Path) -> Half:
     found = sorted(folder.glob("libdisco_fast_cpu.*"))
     if not found:
-        return Half(
-            "cpu",
-            False,
-            f"not built: no C++ compiler was found at install time; get one and {_MEND}",
-        )
+        why = "not built: no C++ compiler at install time, or this is an unbuilt source folder"
+        return Half("cpu", False, f"{why} ({folder}); {_MEND}")
     if _torch_version() < MINIMUM_TORCH:
         return Half("cpu", False, f"torch {torch.__version__} is older than 2.10; upgrade torch")
     try:

@@ -10,15 +10,19 @@ import torch
 from disco_fast import _library, ops, reference
 
 
-@pytest.fixture(params=["specification", "cpu"])
-def backend(request: pytest.FixtureRequest) -> ModuleType:
-    """A namespace with every op."""
-    if request.param == "specification":
-        return reference
+@pytest.fixture
+def native() -> ModuleType:
+    """The ops on the native library."""
     half = _library.halves()[0]
     if not half.active:
         pytest.skip(half.why)
     return ops
+
+
+@pytest.fixture(params=["specification", "cpu"])
+def backend(request: pytest.FixtureRequest) -> ModuleType:
+    """A namespace with every op."""
+    return reference if request.param == "specification" else request.getfixturevalue("native")
 
 
 @pytest.fixture(autouse=True)

@@ -210,7 +210,7 @@ class TestColorize:
             (["--checkpoint", str(tmp_path / "absent.safetensors")], "absent.safetensors"),
             (["--checkpoint", str(photos / "b.jpg")], "b.jpg"),
             (["--device", "abacus"], "abacus"),
-            (["--device", "cuda:99"], "cuda" if torch.cuda.is_available() else "CUDA"),
+            (["--device", "cuda:99"], "device: expected one usable here, got 'cuda:99'"),
         ]:
             assert status(["colorize", str(photos), "-o", str(out), *QUICK, *options]) == 2
             assert reason in capsys.readouterr().err

@@ -205,7 +205,7 @@ def test_errors_name_the_argument(points: Tensor, init: Tensor, message: str):
         ops.kmeans(points, init)
 
 
-def test_kernels_check_for_themselves():
+def test_kernels_check_for_themselves(native: ModuleType):
     """Called past the wrapper, an index out of range is still refused."""
     outside = torch.full((1, 2), 99)
     with pytest.raises((RuntimeError, IndexError)):

@@ -54,7 +54,7 @@ def test_every_half_explains_itself():
 def test_missing_and_broken_libraries_are_explained(tmp_path):
     half = _library._load_cpu(tmp_path)
     assert not half.active
-    assert "no C++ compiler was found at install time" in half.why
+    assert "no C++ compiler at install time" in half.why
     (tmp_path / "libdisco_fast_cpu.so").write_bytes(b"not a library")
     half = _library._load_cpu(tmp_path)
     assert not half.active

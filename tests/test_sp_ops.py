@@ -262,7 +262,7 @@ def test_wrong_types_are_refused():
         ops.sp_diffuse(torch.ones(1, 4, 2, 2), torch.ones(1, 9, 16, 16), 16)
 
 
-def test_kernels_check_for_themselves():
+def test_kernels_check_for_themselves(native: ModuleType):
     """Called past the wrapper, the library still refuses what would read outside a tensor."""
     with pytest.raises(RuntimeError, match="features must be"):
         torch.ops.disco_fast.sp_pool(torch.ones(1, 4, 16, 16), torch.ones(1, 9, 32, 32), 16)
