@@ -1,7 +1,8 @@
-"""Loads the official repository, https://github.com/MenghanXia/DisentangledImageColorization, from a checkout.
+"""Loads the official repository from a checkout.
 
-Nothing of it is copied. It is made to run where it otherwise would not: on a CPU its hard-coded `.cuda()` calls become
-the identity, and packages that its inference never calls (torchvision, matplotlib, skimage) may be absent.
+https://github.com/MenghanXia/DisentangledImageColorization. Nothing of it is copied. It is made to
+run where it otherwise would not: on a CPU its hard-coded `.cuda()` calls become the identity, and
+packages that its inference never calls (torchvision, matplotlib, skimage) may be absent.
 """
 
 from __future__ import annotations

@@ -64,7 +64,11 @@ def sp_aggregate(features: Tensor, association: Tensor, cell_size: int) -> tuple
         moved = padded[:, :, 1 - dy : 1 - dy + rows, 1 - dx : 1 - dx + columns]
         total = moved if total is None else total + moved
     assert total is not None
-    return total[:, :-1], total[:, -1:].clone()  # an op's results must not share memory
+    # Copies, for the results of an op may not share memory.
+    contiguous = torch.contiguous_format
+    return total[:, :-1].clone(memory_format=contiguous), total[:, -1:].clone(
+        memory_format=contiguous
+    )
 
 
 def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The C++ kernels of every instruction set, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The C++ kernels of every instruction set, under the address and undefined-behaviour sanitizers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_kernels_under_sanitizers(tmp_path: Path):
         ["cmake", "--build", build],
         [f"{build}/kernels_test"],
     ):
-        # Leak checking needs ptrace, which containers often forbid; the kernels free what they take by scope.
+        # Leak checking needs ptrace, which containers often forbid.
         environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
