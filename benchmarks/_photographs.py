@@ -1,0 +1,55 @@
+"""Real photographs as the network's input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from disco_fast.color import normalize_lightness
+from disco_fast.reference import rgb_to_l
+
+FOLDER = Path(__file__).parent / "photographs"
+SMALLEST_CROP = 0.6  # of the photograph's shorter side
+
+
+def load(count: int, size: int, folder: Path = FOLDER) -> tuple[Tensor, str]:
+    """Distinct square inputs, the same ones every time.
+
+    First the middle of each photograph, as large a square as it holds; then, as long as more are
+    asked for, squares of varying place and size, every other round flipped.
+
+    Returns:
+        (gray [count,1,size,size], how they were made).
+
+    Raises:
+        FileNotFoundError: no picture in the folder.
+    """
+    pictures = [p for p in map(cv2.imread, map(str, sorted(folder.iterdir()))) if p is not None]
+    if not pictures:
+        raise FileNotFoundError(f"--photographs: no picture in {folder}")
+    crops = [_crop(pictures[i % len(pictures)], i // len(pictures), size) for i in range(count)]
+    rgb = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+    made = (
+        f"{count} crops of {len(pictures)} photographs"
+        if count > len(pictures)
+        else f"{count} photographs"
+    )
+    return normalize_lightness(rgb_to_l(rgb)), made
+
+
+def _crop(bgr: np.ndarray, turn: int, size: int) -> np.ndarray:
+    """The picture's crop number `turn`, RGB uint8 [size,size,3]; number 0 is the middle."""
+    height, width = bgr.shape[:2]
+    share, y, x = np.random.default_rng(turn).random(3) if turn else (1.0, 0.5, 0.5)
+    side = round(min(height, width) * (SMALLEST_CROP + (1 - SMALLEST_CROP) * share))
+    top, left = round(y * (height - side)), round(x * (width - side))
+    crop = cv2.resize(
+        bgr[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA
+    )
+    if turn % 2:
+        crop = crop[:, ::-1]
+    return np.ascontiguousarray(crop[..., ::-1])

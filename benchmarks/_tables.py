@@ -1,0 +1,237 @@
+"""Reports as Markdown tables. Every figure comes out of a report or out of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import _paper
+from _measure import Report
+from _stages import ANCHORS, LINES, REST
+
+NOT_MEASURED = "not measured"
+NONE = "-"
+PATHS = {"published": "published path", "disco_fast": "disco_fast"}
+
+
+def figure13(reports: Sequence[Report], gpu: bool = False) -> str:
+    """The paper's Figure 13. `gpu` adds a column that owns up to it where no GPU was measured."""
+    rows = []
+    for block, (millions, giga, ms) in _paper.FIGURE_13.items():
+        weights = _entry(reports, "parameters", block, _millions)
+        products = _entry(reports, "multiply_accumulates", block, _giga)
+        rows += [
+            [block, "parameters", f"{millions:.2f} M", *weights],
+            ["", "multiply-accumulates", f"{giga:.2f} G", *products],
+            ["", "ms", f"{ms:.2f}", *_entry(reports, "blocks", block, _ms)],
+        ]
+    whole = f"{sum(ms for _, _, ms in _paper.FIGURE_13.values()):.2f}"
+    totals = [_ms(path["total"]) for path in _paths(reports)]
+    rows.append(["**whole network**", "ms", whole, *totals])
+    header = ["", "", f"paper, {_paper.DEVICE}", *_heads(reports)]
+    table = _with_gpu_column(header, rows, reports, gpu)
+    return f"{table}\n\n{_speed_ups(reports)} {_captions(reports)}"
+
+
+def anchor_stage(reports: Sequence[Report], gpu: bool = False) -> str:
+    """Anchor construction, split further."""
+    rows = [[line, *_entry(reports, "anchor_stage", line, _ms)] for line in (*LINES, REST)]
+    rows.append([f"**{ANCHORS}**", *_entry(reports, "blocks", ANCHORS, _ms)])
+    counts = [_iterations(path["kmeans_iterations"]) for path in _paths(reports)]
+    rows.append(["K-Means iterations", *counts])
+    table = _with_gpu_column(["ms", *_heads(reports)], rows, reports, gpu)
+    return f"{table}\n\n{_captions(reports)}"
+
+
+def table5(reports: Sequence[Report], gpu: bool = False) -> str:
+    """The paper's Table 5 and this project's rows."""
+    rows = [
+        [name, _paper.DEVICE, *(f"{value:.2f}" for value in values)]
+        for name, values in _paper.TABLE_5.items()
+    ]
+    for report in reports:
+        for key in PATHS:
+            path = report[key]
+            costs = [
+                sum(path["parameters"].values()) / 1e6,
+                sum(path["multiply_accumulates"].values()) / 1e9,
+            ]
+            name = f"**{_path_name(report, key)}**"
+            rows.append([name, _machine(report), *(f"{c:.2f}" for c in costs), _ms(path["total"])])
+    if gpu and not _measured_on_gpu(reports):
+        rows.append(["**disco_fast**", "GPU", *[NOT_MEASURED] * 3])
+    header = ["", "device", "parameters, M", "multiply-accumulates, G", "ms"]
+    note = f"Rows with {_paper.DEVICE} are the paper's own."
+    return _table(header, rows) + f"\n\n{note} " + _captions(reports)
+
+
+def ops(reports: Sequence[Report], gpu: bool = False) -> str:
+    """Each op against its specification and against vectorised PyTorch."""
+    header = [
+        "ms",
+        "specification",
+        "vectorised PyTorch",
+        "disco_fast",
+        "against specification",
+        "against vectorised",
+    ]
+    tables = []
+    for report in reports:
+        rows = []
+        for row in report["rows"]:
+            names = ("specification", "vectorised", "disco_fast")
+            spec, vectorised, fast = (row.get(name) for name in names)
+            times = [_ms(t) for t in (spec, vectorised, fast)]
+            rows.append([_op(row), *times, _ratio(spec, fast), _ratio(vectorised, fast)])
+        tables.append(_table(header, rows) + "\n\n" + _caption(report))
+    return "\n\n".join(tables + _gpu_note(reports, gpu))
+
+
+def official(reports: Sequence[Report], gpu: bool = False) -> str:
+    """The official functions, disco_fast and the published path as this project has it."""
+    tables = []
+    for report in reports:
+        header = ["ms", "official", "disco_fast", "times faster", "target"]
+        rows = [
+            [_op(row), _ms(row["official"]), _ms(row["disco_fast"]),
+             _ratio(row["official"], row["disco_fast"]), _target(row)]
+            for row in report["ops"]
+        ]  # fmt: skip
+        tables.append(_table(header, rows))
+        header = ["ms", "official network", "published path", "published / official"]
+        rows = [
+            [line, _ms(row["official"]), _ms(row["published"]), f"{row['ratio']:.2f}"]
+            for line, row in report["network"].items()
+        ]
+        tables.append(_table(header, rows))
+        tables.append(
+            "The official network on `drop_in.patch`, same seeds: ab / 110 differs by at most "
+            f"{report['parity']['ab_max']:.1e}. " + _caption(report)
+        )
+    return "\n\n".join(tables + _gpu_note(reports, gpu))
+
+
+TABLES = {
+    "figure13": ("timing", figure13),
+    "anchor_stage": ("timing", anchor_stage),
+    "table5": ("timing", table5),
+    "ops": ("ops", ops),
+    "official": ("official", official),
+}
+
+
+# ---- Cells ---------------------------------------------------------------------------------------
+
+
+def _paths(reports: Sequence[Report]) -> list[Report]:
+    return [report[key] for report in reports for key in PATHS]
+
+
+def _entry(
+    reports: Sequence[Report], section: str, name: str, show: Callable[[Any], str]
+) -> list[str]:
+    """One entry of every path, a cell each."""
+    return [show(path[section].get(name)) for path in _paths(reports)]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def _giga(count: int) -> str:
+    return f"{count / 1e9:.2f} G"
+
+
+def _iterations(counts: Report) -> str:
+    return f"{counts['mean']:.1f} ({counts['min']} to {counts['max']})" if counts else NONE
+
+
+def _ms(times: Report | None) -> str:
+    """Median (95th percentile) to three significant digits."""
+    return f"{_digits(times['median'])} ({_digits(times['p95'])})" if times else NONE
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.5 else f"{value:#.3g}"
+
+
+def _ratio(slow: Report | None, fast: Report | None) -> str:
+    return f"{_digits(slow['median'] / fast['median'])}x" if slow and fast else NONE
+
+
+def _target(row: Report) -> str:
+    return f"{row['target']}x" if row["target"] else NONE
+
+
+def _op(row: Report) -> str:
+    return f"`{row['op']}` {row['shape']}"
+
+
+# ---- Frames --------------------------------------------------------------------------------------
+
+
+def _path_name(report: Report, key: str) -> str:
+    settings = report["settings"]
+    precision = f" {settings['precision']}" if key == "disco_fast" else " fp32"
+    batch = f", batch {settings['batch']}" if settings["batch"] > 1 else ""
+    return PATHS[key] + precision + batch
+
+
+def _machine(report: Report) -> str:
+    here = report["context"]
+    threads = f", {here['threads']} threads" if here["device_type"] == "cpu" else ""
+    return here["device"] + threads
+
+
+def _heads(reports: Sequence[Report]) -> list[str]:
+    return [f"{_path_name(report, key)}, {_machine(report)}" for report in reports for key in PATHS]
+
+
+def _measured_on_gpu(reports: Sequence[Report]) -> bool:
+    return any(report["context"]["device_type"] == "cuda" for report in reports)
+
+
+def _with_gpu_column(
+    header: list[str], rows: list[list[str]], reports: Sequence[Report], gpu: bool
+) -> str:
+    if gpu and not _measured_on_gpu(reports):
+        header = [*header, "disco_fast, GPU"]
+        rows = [[*row, NOT_MEASURED] for row in rows]
+    return _table(header, rows)
+
+
+def _gpu_note(reports: Sequence[Report], gpu: bool) -> list[str]:
+    return [f"On a GPU: {NOT_MEASURED}."] if gpu and not _measured_on_gpu(reports) else []
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _speed_ups(reports: Sequence[Report]) -> str:
+    """How many times faster disco_fast is than the published path, for each report."""
+    ratios = [
+        f"{_ratio(report['published']['total'], report['disco_fast']['total'])} "
+        f"({_path_name(report, 'disco_fast')}, {_machine(report)})"
+        for report in reports
+    ]
+    return f"disco_fast against the published path: {', '.join(ratios)}."
+
+
+def _captions(reports: Sequence[Report]) -> str:
+    return "Median (95th percentile) per picture. " + " ".join(map(_caption, reports))
+
+
+def _caption(report: Report) -> str:
+    here, settings = report["context"], report["settings"]
+    size = settings["size"]
+    facts = [
+        _machine(report),
+        f"torch {here['torch']}",
+        f"commit {here['commit']}",
+        here["date"],
+        f"{size}x{size}",
+        *([report["inputs"]] if "inputs" in report else []),
+    ]
+    return f"{', '.join(facts)}: `{here['command']}`."

@@ -1,0 +1,63 @@
+"""Renders the tables of README.md from benchmarks/results/*.json.
+
+    python benchmarks/render_tables.py          # rewrite README.md
+    python benchmarks/render_tables.py --check  # fail if that would change it
+
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; names as in `_tables.TABLES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from _measure import ROOT, Report
+from _tables import NOT_MEASURED, TABLES
+
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+MARKED = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+def load(results: Path) -> list[Report]:
+    """All reports, by file name."""
+    return [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+
+
+def render(text: str, reports: Sequence[Report]) -> str:
+    """The text with its tables made anew.
+
+    Raises:
+        ValueError: a marker names no known table.
+    """
+
+    def table(match: re.Match) -> str:
+        begin, name, end = match.groups()
+        if name not in TABLES:
+            raise ValueError(f"table:{name}: unknown; known are {', '.join(TABLES)}")
+        what, make = TABLES[name]
+        measured = [report for report in reports if report["what"] == what]
+        return begin + (make(measured, gpu=True) if measured else f"*{NOT_MEASURED}*") + "\n" + end
+
+    return MARKED.sub(table, text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if stale")
+    check = parser.parse_args(argv).check
+    text = README.read_text()
+    rendered = render(text, load(RESULTS))
+    if check:
+        if stale := rendered != text:
+            print("README.md is stale: run python benchmarks/render_tables.py")
+        return int(stale)
+    README.write_text(rendered)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
