@@ -121,6 +121,7 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
         features [N,C,H,W] in the dtype and layout (contiguous or channels-last) of the association.
     """
     n, channels = tokens.shape[:2]
+    tokens = tokens.contiguous()
     features = torch.empty(
         (n, channels, *association.shape[-2:]),
         dtype=tokens.dtype,
@@ -165,8 +166,10 @@ def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
     Returns:
         [N,1,h,w] in units of one cell's area, so from 0 to 9.
     """
-    winners = association == association.amax(dim=1, keepdim=True)
-    winners = winners.to(wide_dtype(association.dtype))
+    association = association.to(wide_dtype(association.dtype))
+    best = association.max(dim=1, keepdim=True)[0]
+    one, zero = torch.ones_like(association), torch.zeros_like(association)
+    winners = torch.where(association == best, one, zero)
     return sp_aggregate(torch.ones_like(winners[:, :1]), winners, cell_size)[1]
 
 
@@ -234,6 +237,8 @@ def kmeans(
         (labels [N,P] int64, from the centers before the last update; centers [N,K,D]; iterations
         [N] int64).
     """
+    if bool((init < 0).any()):
+        raise IndexError(f"kmeans: expected init within 0..{points.shape[1] - 1}, got a negative")
     images = [_kmeans_image(p, i, max_iter, tol) for p, i in zip(points, init, strict=True)]
     labels, centers, iterations = zip(*images, strict=True)
     return (

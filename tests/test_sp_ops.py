@@ -123,6 +123,15 @@ def test_nan_of_candidates_outside_the_grid_is_ignored(backend: ModuleType):
         torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
 
 
+def test_pixels_with_a_nan_join_nobody(backend: ModuleType):
+    association = torch.zeros(1, 9, 16, 16)
+    association[:, 4, :, :10] = 1
+    association[:, 4, 3, 5:7] = float("inf")
+    association[:, 0, 1, 2] = association[:, 4, 8, 9] = float("nan")
+    # 160 pixels say 4; elsewhere all nine tie, and the cell itself is one of them.
+    assert backend.superpixel_size(association, 16).item() == (256 - 2) / 256
+
+
 def test_two_runs_and_any_batch_give_the_same_bits(backend: ModuleType):
     features, association, tokens = PoolCase(images=5).tensors()
     pooled = backend.sp_pool(features, association, 16)[0]

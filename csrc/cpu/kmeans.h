@@ -11,17 +11,6 @@
 
 namespace disco_fast::DISCO_FAST_ISA {
 
-template <class W>
-struct IndexOf {
-  typedef int32_t type;
-};
-template <>
-struct IndexOf<double> {
-  typedef int64_t type;
-};
-template <class W>
-using Index = typename IndexOf<W>::type;
-
 // The points of an image in blocks of kLanes: block b, coordinate d, lane i. The last block is
 // padded with zeros.
 template <class W>
@@ -112,48 +101,103 @@ inline int64_t take_farthest(W* nearest, int64_t points) {
   return farthest;
 }
 
+// Members of the clusters, added up. Points that stay where they are cost nothing.
+template <class W>
+class Clusters {
+ public:
+  // double: a cluster may hold all of 16,384 points, and points come and go for 20 iterations
+  Clusters(int64_t clusters, int64_t dims)
+      : dims_(dims), sums_(clusters * dims), sizes_(clusters), changed_(clusters) {
+    for (int64_t i = 0; i < clusters * dims; ++i) sums_[i] = 0;
+    for (int64_t k = 0; k < clusters; ++k) sizes_[k] = changed_[k] = 0;
+  }
+
+  void add(int64_t cluster, const W* point, double sign) {
+    double* to = sums_ + cluster * dims_;
+    for (int64_t d = 0; d < dims_; ++d) to[d] += sign * double(point[d]);
+    sizes_[cluster] += sign > 0 ? 1 : -1;
+    changed_[cluster] = 1;
+  }
+
+  bool empty(int64_t cluster) const { return sizes_[cluster] == 0; }
+
+  // Whether the mean may differ from the one taken last.
+  bool take_change(int64_t cluster) {
+    const bool changed = changed_[cluster];
+    changed_[cluster] = 0;
+    return changed;
+  }
+
+  void mean(int64_t cluster, W* to) const {
+    const double* from = sums_ + cluster * dims_;
+    for (int64_t d = 0; d < dims_; ++d) to[d] = W(from[d] / double(sizes_[cluster]));
+  }
+
+ private:
+  const int64_t dims_;
+  const Scratch<double> sums_;
+  const Scratch<int64_t> sizes_, changed_;
+};
+
+// Replaces a center; returns how far it moved.
+template <class W>
+inline double move_center(W* center, const W* target, int64_t dims) {
+  constexpr int L = kLanes<W>;
+  Vector<W, L> squares = {};
+  int64_t d = 0;
+  for (; d + L <= dims; d += L) {
+    const Vector<W, L> step = load<L>(target + d) - load<L>(center + d);
+    squares += step * step;
+    store<L>(center + d, load<L>(target + d));
+  }
+  double total = double(sum<W, L>(squares));
+  for (; d < dims; ++d) {
+    const double step = double(target[d]) - double(center[d]);
+    total += step * step;
+    center[d] = target[d];
+  }
+  return __builtin_sqrt(total);
+}
+
 template <class W>
 inline void kmeans_image(const KMeansArgs& a, int64_t image) {
   const int64_t points = a.points, dims = a.dims, clusters = a.clusters;
   const W* data = static_cast<const W*>(a.data) + image * points * dims;
   W* centers = static_cast<W*>(a.centers) + image * clusters * dims;
+  int64_t* labels = a.labels + image * points;
   const Blocks<W> blocks(data, points, dims);
-  const Scratch<Index<W>> labels(blocks.count * Blocks<W>::L);
-  const Scratch<W> nearest(blocks.count * Blocks<W>::L);
-  const Scratch<double> sums(clusters * dims);  // double: a cluster may hold all of 16,384 points
-  const Scratch<int64_t> sizes(clusters);
+  const Scratch<Index<W>> nearest(blocks.count * Blocks<W>::L);
+  const Scratch<W> distance(blocks.count * Blocks<W>::L), mean(dims);
+  Clusters<W> members(clusters, dims);
 
   for (int64_t k = 0; k < clusters; ++k) {
     const W* start = data + a.init[image * clusters + k] * dims;
     for (int64_t d = 0; d < dims; ++d) centers[k * dims + d] = start[d];
   }
+  for (int64_t p = 0; p < points; ++p) labels[p] = -1;
   int64_t iteration = 0;
   double shift;
   do {
     ++iteration;
-    assign<W>(blocks, centers, clusters, dims, labels, nearest);
-    for (int64_t i = 0; i < clusters * dims; ++i) sums[i] = 0;
-    for (int64_t k = 0; k < clusters; ++k) sizes[k] = 0;
+    assign<W>(blocks, centers, clusters, dims, nearest, distance);
     for (int64_t p = 0; p < points; ++p) {
-      double* to = sums + labels[p] * dims;
-      const W* from = data + p * dims;
-      for (int64_t d = 0; d < dims; ++d) to[d] += from[d];
-      ++sizes[labels[p]];
+      if (nearest[p] == labels[p]) continue;
+      if (labels[p] >= 0) members.add(labels[p], data + p * dims, -1);
+      members.add(nearest[p], data + p * dims, 1);
+      labels[p] = nearest[p];
     }
     shift = 0;
     for (int64_t k = 0; k < clusters; ++k) {
-      const W* spare = sizes[k] > 0 ? nullptr : data + take_farthest<W>(nearest, points) * dims;
-      double squared = 0;
-      for (int64_t d = 0; d < dims; ++d) {
-        const W moved = spare ? spare[d] : W(sums[k * dims + d] / double(sizes[k]));
-        const double step = double(moved) - double(centers[k * dims + d]);
-        squared += step * step;
-        centers[k * dims + d] = moved;
+      W* center = centers + k * dims;
+      if (members.empty(k)) {
+        const int64_t spare = take_farthest<W>(distance, points);
+        shift += move_center<W>(center, data + spare * dims, dims);
+      } else if (members.take_change(k)) {
+        members.mean(k, mean);
+        shift += move_center<W>(center, mean, dims);
       }
-      shift += __builtin_sqrt(squared);
     }
   } while (!(shift * shift < a.tol) && iteration < a.max_iter);
-  for (int64_t p = 0; p < points; ++p) a.labels[image * points + p] = labels[p];
   a.iterations[image] = iteration;
 }
 

@@ -5,25 +5,53 @@
 
 namespace disco_fast::DISCO_FAST_ISA {
 
+// Adds to wins[9] what a row of L neighbouring pixels gives.
+template <class T, int L>
+inline void count_row(const View& association, const T* row, Vector<Index<Wide<T>>, L>* wins) {
+  typedef Wide<T> W;
+  Vector<W, L> value[9];
+  for (int slot = 0; slot < 9; ++slot) {
+    const T* from = row + slot * association.channel;
+    W lanes[L];
+    if (association.column == 1) {
+      for (int i = 0; i < L; ++i) lanes[i] = widen(from[i]);
+    } else {
+      for (int i = 0; i < L; ++i) lanes[i] = widen(from[i * association.column]);
+    }
+    value[slot] = load<L>(lanes);
+  }
+  Vector<W, L> best = value[0];
+  auto unordered = value[0] != value[0];  // a NaN among the candidates: the pixel joins nobody
+  for (int slot = 1; slot < 9; ++slot) {
+    best = value[slot] > best ? value[slot] : best;
+    unordered |= value[slot] != value[slot];
+  }
+  const Vector<Index<W>, L> zero = {}, one = zero + 1;
+  for (int slot = 0; slot < 9; ++slot) {
+    const Vector<Index<W>, L> won = value[slot] == best ? one : zero;
+    wins[slot] += unordered ? zero : won;
+  }
+}
+
 template <class T>
 inline void count_wins_of(const SizeArgs& a, int64_t begin, int64_t end) {
-  const int64_t s = a.grid.cell;
+  typedef Wide<T> W;
   for (int64_t index = begin; index < end; ++index) {
     const Cell cell(a.grid, index);
     const T* corner = cell_corner<T>(a.association, a.grid, cell);
-    int32_t wins[9] = {};
-    for (int64_t i = 0; i < s * s; ++i) {
-      const T* pixel = corner + i / s * a.association.row + i % s * a.association.column;
-      Wide<T> value[9], best = widen(pixel[0]);
-      bool ordered = true;
-      for (int slot = 0; slot < 9; ++slot) {
-        value[slot] = widen(pixel[slot * a.association.channel]);
-        best = value[slot] > best ? value[slot] : best;
-        ordered &= value[slot] == value[slot];
+    with_row_lanes<W>(a.grid.cell, [&](auto lanes) {
+      constexpr int L = lanes.value;
+      Vector<Index<W>, L> wins[9] = {};
+      for (int64_t y = 0; y < a.grid.cell; ++y) {
+        for (int64_t x = 0; x < a.grid.cell; x += L) {
+          count_row<T, L>(a.association, corner + y * a.association.row + x * a.association.column,
+                          wins);
+        }
       }
-      for (int slot = 0; slot < 9; ++slot) wins[slot] += ordered && value[slot] == best;
-    }
-    for (int slot = 0; slot < 9; ++slot) a.wins[index * 9 + slot] = wins[slot];
+      for (int slot = 0; slot < 9; ++slot) {
+        a.wins[index * 9 + slot] = int32_t(sum<Index<W>, L>(wins[slot]));
+      }
+    });
   }
 }
 

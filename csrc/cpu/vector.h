@@ -32,6 +32,18 @@ using Vector = typename VectorOf<T, L>::type;
 template <class T>
 constexpr int kLanes = kVectorBytes / int(sizeof(T));
 
+// Integers as wide as W, as comparisons of vectors give.
+template <class W>
+struct IndexOf {
+  typedef int32_t type;
+};
+template <>
+struct IndexOf<double> {
+  typedef int64_t type;
+};
+template <class W>
+using Index = typename IndexOf<W>::type;
+
 template <int L, class T>
 inline Vector<T, L> load(const T* from) {
   Vector<T, L> value;
