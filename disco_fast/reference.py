@@ -99,10 +99,12 @@ def _candidates(
 ) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
     """For each slot: the pixels that have this candidate, and its token at each of them."""
     rows, columns = tokens.shape[-2:]
+    packed = tokens.contiguous()
     for slot, dy, dx in neighbour_offsets():
         own_rows, their_rows = _overlap(dy, rows)
         own_columns, their_columns = _overlap(dx, columns)
-        theirs = tokens[:, :, their_rows, their_columns]
+        # Only the own cell's tokens are spread in whatever layout they come: as published.
+        theirs = tokens if slot == 4 else packed[:, :, their_rows, their_columns]
         if theirs.numel() == 0:
             continue
         spread = F.interpolate(theirs, scale_factor=float(cell_size), mode="nearest")
@@ -121,7 +123,6 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
         features [N,C,H,W] in the dtype and layout (contiguous or channels-last) of the association.
     """
     n, channels = tokens.shape[:2]
-    tokens = tokens.contiguous()
     features = torch.empty(
         (n, channels, *association.shape[-2:]),
         dtype=tokens.dtype,
