@@ -8,6 +8,8 @@ stand in Python and not in C++ because that installation has no C++.)
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -39,9 +41,8 @@ torch.library.define("disco_fast::_instruction_set", "() -> str")
 _library.halves()
 
 
-def _check(condition: bool, op: str, expected: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{op}: expected {expected}, got {got}")
+def _refuse(op: str, expected: str, got: object) -> NoReturn:
+    raise ValueError(f"{op}: expected {expected}, got {got}")
 
 
 def _check_floating(op: str, **tensors: Tensor) -> None:
@@ -50,32 +51,30 @@ def _check_floating(op: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
-        _check(tensor.is_floating_point(), op, f"{name} floating", tensor.dtype)
-        same = tensor.device == first.device
-        _check(same, op, f"{name} on {first.device} like {first_name}", tensor.device)
+        if not tensor.is_floating_point():
+            _refuse(op, f"{name} floating", tensor.dtype)
+        if tensor.device != first.device:
+            _refuse(op, f"{name} on {first.device} like {first_name}", tensor.device)
 
 
 def _check_grid(op: str, association: Tensor, cell_size: int) -> tuple[int, int]:
     """The association map fits the grid; returns the grid's rows and columns."""
     shape = tuple(association.shape)
-    _check(len(shape) == 4 and shape[1] == 9, op, "association [N,9,H,W]", shape)
-    _check(cell_size >= 1, op, "cell_size of at least 1", cell_size)
-    _check(
-        min(shape) > 0 and shape[2] % cell_size == 0 and shape[3] % cell_size == 0,
-        op,
-        f"association with H and W positive multiples of cell_size={cell_size}",
-        shape,
-    )
+    if len(shape) != 4 or shape[1] != 9:
+        _refuse(op, "association [N,9,H,W]", shape)
+    if cell_size < 1:
+        _refuse(op, "cell_size of at least 1", cell_size)
+    if min(shape) == 0 or shape[2] % cell_size or shape[3] % cell_size:
+        _refuse(op, f"association with H and W positive multiples of cell_size={cell_size}", shape)
     return shape[2] // cell_size, shape[3] // cell_size
 
 
 def _check_features(op: str, features: Tensor, association: Tensor) -> None:
-    same = features.dtype == association.dtype
-    _check(same, op, f"features in {association.dtype} like the association", features.dtype)
-    expected = (association.shape[0], None, *association.shape[2:])
-    matches = features.dim() == 4 and (features.shape[0], None, *features.shape[2:]) == expected
-    text = f"features [N,C,H,W] with N,H,W of the association {tuple(association.shape)}"
-    _check(matches and features.shape[1] > 0, op, text, tuple(features.shape))
+    if features.dtype != association.dtype:
+        _refuse(op, f"features in {association.dtype} like the association", features.dtype)
+    shape, other = tuple(features.shape), tuple(association.shape)
+    if len(shape) != 4 or shape[0] != other[0] or shape[2:] != other[2:] or shape[1] == 0:
+        _refuse(op, f"features [N,C,H,W] with N,H,W of the association {other}", shape)
 
 
 # ---- SP-Pooling and SP-Diffusion -----------------------------------------------------------------
@@ -120,12 +119,9 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
     _check_floating("sp_diffuse", tokens=tokens, association=association)
     grid = _check_grid("sp_diffuse", association, cell_size)
     shape = tuple(tokens.shape)
-    _check(
-        len(shape) == 4 and shape[0] == association.shape[0] and shape[2:] == grid and shape[1] > 0,
-        "sp_diffuse",
-        f"tokens [N,C,h,w] with N={association.shape[0]}, (h,w)={grid}",
-        shape,
-    )
+    n = association.shape[0]
+    if len(shape) != 4 or shape[0] != n or shape[2:] != grid or shape[1] == 0:
+        _refuse("sp_diffuse", f"tokens [N,C,h,w] with N={n}, (h,w)={grid}", shape)
     tokens = tokens.to(wide_dtype(association.dtype))
     return torch.ops.disco_fast.sp_diffuse(tokens, association, cell_size)
 
@@ -224,10 +220,11 @@ torch.library.register_autograd(
 
 def _check_points(op: str, points: Tensor) -> None:
     _check_floating(op, points=points)
-    wide = points.dtype in (torch.float32, torch.float64)
-    _check(wide, op, "points in fp32 or fp64", points.dtype)
+    if points.dtype not in (torch.float32, torch.float64):
+        _refuse(op, "points in fp32 or fp64", points.dtype)
     shape = tuple(points.shape)
-    _check(len(shape) == 3 and min(shape) > 0, op, "points [N,P,D], none of them 0", shape)
+    if len(shape) != 3 or min(shape) == 0:
+        _refuse(op, "points [N,P,D], none of them 0", shape)
 
 
 def kmeans(
@@ -249,12 +246,16 @@ def kmeans(
         RuntimeError, IndexError: an index of `init` out of range, from the kernel that meets it.
     """
     _check_points("kmeans", points)
-    _check(init.dtype == torch.int64, "kmeans", "init in int64", init.dtype)
+    if init.dtype != torch.int64:
+        _refuse("kmeans", "init in int64", init.dtype)
     n, count = points.shape[:2]
     fits = init.dim() == 2 and init.shape[0] == n and 1 <= init.shape[1] <= count
-    _check(fits, "kmeans", f"init [N,K] with N={n}, 1 <= K <= {count}", tuple(init.shape))
-    _check(init.device == points.device, "kmeans", f"init on {points.device}", init.device)
-    _check(max_iter >= 1, "kmeans", "max_iter of at least 1", max_iter)
+    if not fits:
+        _refuse("kmeans", f"init [N,K] with N={n}, 1 <= K <= {count}", tuple(init.shape))
+    if init.device != points.device:
+        _refuse("kmeans", f"init on {points.device}", init.device)
+    if max_iter < 1:
+        _refuse("kmeans", "max_iter of at least 1", max_iter)
     return torch.ops.disco_fast.kmeans(points.detach(), init, max_iter, tol)
 
 
@@ -277,8 +278,10 @@ def kmeans_init(
     """
     _check_points("kmeans_init", points)
     count = points.shape[1]
-    _check(1 <= n_clusters <= count, "kmeans_init", f"n_clusters in 1..{count}", n_clusters)
-    _check(method in SEEDINGS, "kmeans_init", f"method one of {SEEDINGS}", repr(method))
+    if not 1 <= n_clusters <= count:
+        _refuse("kmeans_init", f"n_clusters in 1..{count}", n_clusters)
+    if method not in SEEDINGS:
+        _refuse("kmeans_init", f"method one of {SEEDINGS}", repr(method))
     return torch.ops.disco_fast.kmeans_init(points.detach(), n_clusters, seed, method)
 
 
@@ -289,11 +292,13 @@ def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
         TypeError, ValueError: naming the argument that does not fit.
     """
     _check_floating("select_anchors", sizes=sizes)
-    _check(labels.dtype == torch.int64, "select_anchors", "labels in int64", labels.dtype)
-    same = labels.dim() == 2 and labels.shape == sizes.shape and labels.numel() > 0
-    text = "labels and sizes [N,P] alike"
-    _check(same, "select_anchors", text, (tuple(labels.shape), tuple(sizes.shape)))
-    _check(n_clusters >= 1, "select_anchors", "n_clusters of at least 1", n_clusters)
+    if labels.dtype != torch.int64:
+        _refuse("select_anchors", "labels in int64", labels.dtype)
+    shapes = tuple(labels.shape), tuple(sizes.shape)
+    if labels.dim() != 2 or shapes[0] != shapes[1] or labels.numel() == 0:
+        _refuse("select_anchors", "labels and sizes [N,P] alike", shapes)
+    if n_clusters < 1:
+        _refuse("select_anchors", "n_clusters of at least 1", n_clusters)
     return torch.ops.disco_fast.select_anchors(labels, sizes.detach(), n_clusters)
 
 
@@ -336,11 +341,11 @@ def rgb_to_l(image: Tensor) -> Tensor:
     Raises:
         ValueError: naming the argument that does not fit.
     """
-    known = image.dtype in (torch.uint8, torch.float32, torch.float64)
-    _check(known, "rgb_to_l", "image in uint8, fp32 or fp64", image.dtype)
+    if image.dtype not in (torch.uint8, torch.float32, torch.float64):
+        _refuse("rgb_to_l", "image in uint8, fp32 or fp64", image.dtype)
     shape = tuple(image.shape)
-    fits = len(shape) == 4 and shape[1] in (1, 3) and min(shape) > 0
-    _check(fits, "rgb_to_l", "image [N,1 or 3,H,W]", shape)
+    if len(shape) != 4 or shape[1] not in (1, 3) or min(shape) == 0:
+        _refuse("rgb_to_l", "image [N,1 or 3,H,W]", shape)
     return torch.ops.disco_fast.rgb_to_l(image)
 
 
@@ -357,11 +362,13 @@ def lab_to_rgb(lightness: Tensor, ab: Tensor, to_uint8: bool) -> Tensor:
     """
     _check_floating("lab_to_rgb", lightness=lightness, ab=ab)
     wide = lightness.dtype in (torch.float32, torch.float64) and ab.dtype == lightness.dtype
-    _check(wide, "lab_to_rgb", "lightness and ab both fp32 or both fp64", lightness.dtype)
+    if not wide:
+        _refuse("lab_to_rgb", "lightness and ab both fp32 or both fp64", lightness.dtype)
     shapes = tuple(lightness.shape), tuple(ab.shape)
     fits = lightness.dim() == 4 and ab.dim() == 4 and shapes[0][1] == 1 and shapes[1][1] == 2
     fits = fits and shapes[0][0] == shapes[1][0] and min(*shapes[0], *shapes[1]) > 0
-    _check(fits, "lab_to_rgb", "lightness [N,1,H,W] and ab [N,2,h,w]", shapes)
+    if not fits:
+        _refuse("lab_to_rgb", "lightness [N,1,H,W] and ab [N,2,h,w]", shapes)
     return torch.ops.disco_fast.lab_to_rgb(lightness, ab, to_uint8)
 
 

@@ -1,4 +1,4 @@
-"""The C++ kernels of every instruction set, under the address and undefined-behaviour sanitizers."""
+"""The C++ kernels of every instruction set, under address and undefined-behaviour sanitizers."""
 
 from __future__ import annotations
 

@@ -39,54 +39,77 @@ class Blocks {
   Scratch<W> data_;
 };
 
-// Squared distances of a block to K centers [K, dims] at once.
-template <class W, int K>
+// Squared distances of B neighbouring blocks to K centers [K, dims]: distance[k][b]. A center's coordinate
+// is loaded once for all blocks; K * B sums must stay in registers.
+template <class W, int K, int B>
 inline void distances(const W* block, const W* centers, int64_t dims,
-                      Vector<W, kLanes<W>>* distance) {
+                      Vector<W, kLanes<W>> (*distance)[B]) {
   constexpr int L = kLanes<W>;
-  Vector<W, L> total[K] = {};
+  Vector<W, L> total[K][B] = {};
   for (int64_t d = 0; d < dims; ++d) {
-    const Vector<W, L> value = load<L>(block + d * L);
+    Vector<W, L> value[B];
+    for (int b = 0; b < B; ++b) value[b] = load<L>(block + (b * dims + d) * L);
+#pragma GCC unroll 8
     for (int k = 0; k < K; ++k) {
-      const Vector<W, L> difference = value - centers[k * dims + d];
-      total[k] += difference * difference;
+      const Vector<W, L> center = broadcast<W, L>(centers[k * dims + d]);
+      for (int b = 0; b < B; ++b) {
+        const Vector<W, L> difference = value[b] - center;
+        total[k][b] += difference * difference;
+      }
     }
   }
-  for (int k = 0; k < K; ++k) distance[k] = total[k];
+  for (int k = 0; k < K; ++k) {
+    for (int b = 0; b < B; ++b) distance[k][b] = total[k][b];
+  }
 }
 
-// Nearest of `clusters` centers for every point, the first of several; its distance too.
+// Nearest center of the points of B neighbouring blocks, the first of several; its distance too.
+template <class W, int B>
+inline void assign_blocks(const W* block, const W* centers, int64_t clusters, int64_t dims,
+                          Index<W>* labels, W* nearest) {
+  constexpr int L = kLanes<W>;
+  typedef Vector<Index<W>, L> Labels;
+  Vector<W, L> best[B], distance[8][B];
+  Labels label[B] = {};
+  for (int b = 0; b < B; ++b) best[b] = broadcast<W, L>(W(INFINITY));
+  const auto take = [&](int64_t first, int count) {
+    for (int k = 0; k < count; ++k) {
+      for (int b = 0; b < B; ++b) {
+        const auto closer = distance[k][b] < best[b];
+        best[b] = closer ? distance[k][b] : best[b];
+        label[b] = closer ? Labels{} + Index<W>(first + k) : label[b];
+      }
+    }
+  };
+  int64_t k = 0;
+  for (; k + 8 <= clusters; k += 8) {
+    distances<W, 8, B>(block, centers + k * dims, dims, distance);
+    take(k, 8);
+  }
+  for (; k + 4 <= clusters; k += 4) {
+    distances<W, 4, B>(block, centers + k * dims, dims, distance);
+    take(k, 4);
+  }
+  for (; k < clusters; ++k) {
+    distances<W, 1, B>(block, centers + k * dims, dims, distance);
+    take(k, 1);
+  }
+  for (int b = 0; b < B; ++b) {
+    store<L>(labels + b * L, label[b]);
+    store<L>(nearest + b * L, best[b]);
+  }
+}
+
 template <class W>
 inline void assign(const Blocks<W>& blocks, const W* centers, int64_t clusters, int64_t dims,
                    Index<W>* labels, W* nearest) {
-  constexpr int L = kLanes<W>;
-  typedef Vector<Index<W>, L> Labels;
-  for (int64_t b = 0; b < blocks.count; ++b) {
-    Vector<W, L> best = broadcast<W, L>(W(INFINITY));
-    Labels label = {};
-    Vector<W, L> distance[8];
-    const auto take = [&](int64_t first, int count) {
-      for (int k = 0; k < count; ++k) {
-        const auto closer = distance[k] < best;
-        best = closer ? distance[k] : best;
-        label = closer ? Labels{} + Index<W>(first + k) : label;
-      }
-    };
-    int64_t k = 0;
-    for (; k + 8 <= clusters; k += 8) {
-      distances<W, 8>(blocks[b], centers + k * dims, dims, distance);
-      take(k, 8);
-    }
-    for (; k + 4 <= clusters; k += 4) {
-      distances<W, 4>(blocks[b], centers + k * dims, dims, distance);
-      take(k, 4);
-    }
-    for (; k < clusters; ++k) {
-      distances<W, 1>(blocks[b], centers + k * dims, dims, distance);
-      take(k, 1);
-    }
-    store<L>(labels + b * L, label);
-    store<L>(nearest + b * L, best);
+  constexpr int L = kLanes<W>, B = kRegisters == 32 ? 2 : 1;
+  int64_t b = 0;
+  for (; b + B <= blocks.count; b += B) {
+    assign_blocks<W, B>(blocks[b], centers, clusters, dims, labels + b * L, nearest + b * L);
+  }
+  for (; b < blocks.count; ++b) {
+    assign_blocks<W, 1>(blocks[b], centers, clusters, dims, labels + b * L, nearest + b * L);
   }
 }
 

@@ -58,7 +58,7 @@ inline void store(T* to, const Vector<T, L>& value) {
 
 template <class T, int L>
 inline Vector<T, L> broadcast(T value) {
-  return Vector<T, L>{} + value;
+  return value - Vector<T, L>{};  // minus, for 0 + x is not x where x is -0, and would be computed
 }
 
 // Sum of the lanes, in halves: a fixed order.
