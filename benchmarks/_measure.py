@@ -62,6 +62,11 @@ def summary(times: Iterable[float]) -> Report:
     return {**{name: round(float(x), 4) for name, x in figures.items()}, "runs": len(ms)}
 
 
+def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def context(device: torch.device) -> Report:
     """Where, on what and by which command something was measured."""
     gpu = device.type == "cuda"

@@ -23,7 +23,7 @@ import _photographs
 import _tables
 import numpy as np
 import torch
-from _measure import Report, context, interleaved, save, seconds, summary
+from _measure import Report, context, default_device, interleaved, save, seconds, summary
 from _official import Official
 from _stages import BLOCKS, LINES, REST, Stopwatch, breakdown, timed_modules, timed_network
 from torch import Tensor
@@ -228,7 +228,7 @@ def parity(official: Official, gray: Tensor) -> Report:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--official", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", type=torch.device, default=default_device())
     parser.add_argument("--images", type=int, default=20, help="pictures for the whole network")
     parser.add_argument("--repeats", type=int, default=50, help="of each op")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -20,7 +20,7 @@ from typing import Any
 import _tables
 import _vectorized
 import torch
-from _measure import Report, context, interleaved, save
+from _measure import Report, context, default_device, interleaved, save
 from torch import Tensor
 
 from disco_fast import ops, reference
@@ -155,7 +155,7 @@ def measure(case: Case, repeats: int, device: torch.device) -> Report:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", type=torch.device, default=default_device())
     parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 16")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -18,7 +18,7 @@ from pathlib import Path
 import _photographs
 import _tables
 import torch
-from _measure import Report, context, save, seconds, summary
+from _measure import Report, context, default_device, save, seconds, summary
 from _stages import (
     BLOCKS,
     LINES,
@@ -151,7 +151,7 @@ def measure(
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", type=torch.device, default=default_device())
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 16")
     parser.add_argument("--batch", type=int, default=1, help="divides the number of images")

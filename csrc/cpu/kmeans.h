@@ -39,8 +39,8 @@ class Blocks {
   Scratch<W> data_;
 };
 
-// Squared distances of B neighbouring blocks to K centers [K, dims]: distance[k][b]. A center's coordinate
-// is loaded once for all blocks; K * B sums must stay in registers.
+// Squared distances of B neighbouring blocks to K centers [K, dims]: distance[k][b]. A center's
+// coordinate is loaded once for all blocks; K * B sums must stay in registers.
 template <class W, int K, int B>
 inline void distances(const W* block, const W* centers, int64_t dims,
                       Vector<W, kLanes<W>> (*distance)[B]) {

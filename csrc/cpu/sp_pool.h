@@ -51,7 +51,8 @@ inline void aggregate_planar(const AggregateArgs& a, const T* corner, const Wide
         row_stride = s;
       }
     }
-    // The next planes, a quarter of a megabyte further on each, are no pattern that hardware foresees.
+    // The next planes, a quarter of a megabyte further on each, are no pattern that hardware
+    // foresees.
     const T* next = corner + (c + B) * a.features.channel;
     for (int b = 0; b < B && c + B + b < a.channels; ++b) {
       for (int64_t y = 0; y < s; ++y) {
