@@ -129,7 +129,8 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
         device=tokens.device,
         memory_format=layout_of(association),
     ).zero_()
-    for slot, (y, x), spread in _candidates(tokens, cell_size):
+    # All nine spread maps are held at once: as published, and its time is mostly their memory's.
+    for slot, (y, x), spread in tuple(_candidates(tokens, cell_size)):
         features[:, :, y, x] += spread * association[:, slot : slot + 1, y, x]
     return features.to(association.dtype)
 
