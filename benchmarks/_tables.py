@@ -49,15 +49,14 @@ def table5(reports: Sequence[Report], gpu: bool = False) -> str:
         [name, _paper.DEVICE, *(f"{value:.2f}" for value in values)]
         for name, values in _paper.TABLE_5.items()
     ]
-    for report in reports:
-        for key in PATHS:
-            path = report[key]
-            costs = [
-                sum(path["parameters"].values()) / 1e6,
-                sum(path["multiply_accumulates"].values()) / 1e9,
-            ]
-            name = f"**{_path_name(report, key)}**"
-            rows.append([name, _machine(report), *(f"{c:.2f}" for c in costs), _ms(path["total"])])
+    for report, key in _columns(reports):
+        path = report[key]
+        costs = [
+            sum(path["parameters"].values()) / 1e6,
+            sum(path["multiply_accumulates"].values()) / 1e9,
+        ]
+        name = f"**{_path_name(report, key)}**"
+        rows.append([name, _machine(report), *(f"{c:.2f}" for c in costs), _ms(path["total"])])
     if gpu and not _measured_on_gpu(reports):
         rows.append(["**disco_fast**", "GPU", *[NOT_MEASURED] * 3])
     header = ["", "device", "parameters, M", "multiply-accumulates, G", "ms"]
@@ -123,8 +122,20 @@ TABLES = {
 # ---- Cells ---------------------------------------------------------------------------------------
 
 
+def _columns(reports: Sequence[Report]) -> list[tuple[Report, str]]:
+    """What is shown of each report: disco_fast always, the published path once for a machine."""
+    columns: list[tuple[Report, str]] = []
+    machines: set[str] = set()
+    for report in reports:
+        if _machine(report) not in machines:
+            columns.append((report, "published"))
+            machines.add(_machine(report))
+        columns.append((report, "disco_fast"))
+    return columns
+
+
 def _paths(reports: Sequence[Report]) -> list[Report]:
-    return [report[key] for report in reports for key in PATHS]
+    return [report[key] for report, key in _columns(reports)]
 
 
 def _entry(
@@ -184,7 +195,11 @@ def _machine(report: Report) -> str:
 
 
 def _heads(reports: Sequence[Report]) -> list[str]:
-    return [f"{_path_name(report, key)}, {_machine(report)}" for report in reports for key in PATHS]
+    several = len({_machine(report) for report in reports}) > 1
+    return [
+        _path_name(report, key) + (f", {_machine(report)}" if several else "")
+        for report, key in _columns(reports)
+    ]
 
 
 def _measured_on_gpu(reports: Sequence[Report]) -> bool:
@@ -216,7 +231,7 @@ def _speed_ups(reports: Sequence[Report]) -> str:
         f"({_path_name(report, 'disco_fast')}, {_machine(report)})"
         for report in reports
     ]
-    return f"disco_fast against the published path: {', '.join(ratios)}."
+    return f"disco_fast against the published path of the same run: {', '.join(ratios)}."
 
 
 def _captions(reports: Sequence[Report]) -> str:

@@ -1,7 +1,7 @@
 """The paper's efficiency tables, measured here: the published path against disco_fast.
 
     python benchmarks/timing.py --images 3  # a quick look
-    python benchmarks/timing.py --json benchmarks/results/timing-cpu.json
+    python benchmarks/timing.py --json benchmarks/results/timing-cpu-auto.json
 
 The published path is the network on `disco_fast.reference` (a Python loop of K-Means per image,
 nine passes to pool and nine to spread) with first centers drawn at random; `official.py` compares
