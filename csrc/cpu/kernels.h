@@ -129,6 +129,19 @@ struct Kernels {
   void (*rgb_rows)(const RgbArgs&, int64_t begin, int64_t end);                // items: N * rows
 };
 
+// The table of each instruction set.
+namespace baseline {
+const Kernels& kernels();
+}
+#if defined(__x86_64__)
+namespace avx2 {
+const Kernels& kernels();
+}
+namespace avx512 {
+const Kernels& kernels();
+}
+#endif
+
 const Kernels& best_kernels();
 
 }  // namespace disco_fast

@@ -3,18 +3,6 @@
 
 namespace disco_fast {
 
-namespace baseline {
-const Kernels& kernels();
-}
-#if defined(__x86_64__)
-namespace avx2 {
-const Kernels& kernels();
-}
-namespace avx512 {
-const Kernels& kernels();
-}
-#endif
-
 static const Kernels& choose() {
 #if defined(__x86_64__)
   const bool avx2_here = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

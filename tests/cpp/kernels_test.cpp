@@ -11,20 +11,6 @@
 #include <random>
 #include <vector>
 
-namespace disco_fast {
-namespace baseline {
-const Kernels& kernels();
-}
-#if defined(__x86_64__)
-namespace avx2 {
-const Kernels& kernels();
-}
-namespace avx512 {
-const Kernels& kernels();
-}
-#endif
-}  // namespace disco_fast
-
 using namespace disco_fast;
 
 namespace {
