@@ -355,8 +355,22 @@ def diverse_bins(ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
     return torch.stack(chosen, dim=1)
 
 
+def encode_colors(ab: Tensor, bin_centers: Tensor) -> Tensor:
+    """Most probable bin of each color [M,2] as int64 [M], by way of the published soft encoding.
+
+    A color counts for its five nearest bins, by a Gaussian of 5 units; a bin's center is that bin.
+    """
+    distance, nearest = torch.cdist(bin_centers, ab).sort(dim=0)
+    share = (-(distance[:5] ** 2) / (2 * 5**2)).exp()
+    soft = ab.new_zeros(len(bin_centers), len(ab))
+    soft.scatter_(0, nearest[:5], share / share.sum(dim=0))
+    return soft.max(dim=0)[1]
+
+
 def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
-    """Colour bins of the anchors. Like the published program, ranks the bins of every superpixel.
+    """Colour bins of the anchors.
+
+    Like the published program, chooses colours for every superpixel and finds their bins again.
 
     Args:
         logits: [N,P,313] of the color modeler.
@@ -369,8 +383,9 @@ def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, varia
     """
     probability = torch.softmax(logits.transpose(1, 2), dim=1)
     ranked = probability.sort(dim=1, descending=True, stable=True)[1][:, :TOP_BINS]
-    at_anchors = ranked.gather(2, anchor_index[:, None].expand(-1, TOP_BINS, -1))
-    return diverse_bins(at_anchors, bin_centers, variants)
+    colors = bin_centers[diverse_bins(ranked, bin_centers, variants)]
+    bins = encode_colors(colors.flatten(0, 2), bin_centers).view(colors.shape[:-1])
+    return bins.gather(2, anchor_index[:, None].expand(-1, variants, -1))
 
 
 # ---- Colour (CIE Lab, sRGB primaries, D65) -------------------------------------------------------

@@ -167,6 +167,13 @@ def test_anchor_bins_match_specification(variants: int):
     assert torch.equal(bins[:, 0], rows.argmax(-1))
 
 
+def test_encoding_of_colors():
+    centers = bin_centers("cpu")
+    assert torch.equal(reference.encode_colors(centers, centers), torch.arange(313))
+    moved = centers + torch.tensor([3.0, -4.0])
+    assert torch.equal(reference.encode_colors(moved, centers)[100:110], torch.arange(100, 110))
+
+
 def test_diverse_bins_lie_far_apart():
     ranked = torch.arange(10)[None, :, None] * 30  # ten bins from all over the plane
     ab = bin_centers("cpu")[ranked[0, :, 0]]
