@@ -114,7 +114,7 @@ class FlushDenormals {
 };
 
 // Uninitialised memory of one call. Not std::vector: inline functions of the standard library must
-// not be compiled for this instruction set and then shared (see CMakeLists.txt).
+// not be compiled for this instruction set and then shared (see kernels.cmake).
 template <class T>
 class Scratch {
  public:

@@ -35,6 +35,9 @@ inline W fifth_root(W x) {
   return y;
 }
 
+inline float square_root(float x) { return __builtin_sqrtf(x); }
+inline double square_root(double x) { return __builtin_sqrt(x); }
+
 template <class W>
 inline W decode_srgb(W v) {
   const W base = (v + W(0.055)) / W(1.055), root = fifth_root(base);
@@ -45,15 +48,8 @@ template <class W>
 inline W encode_srgb(W linear) {
   const W clamped = linear < 0 ? W(0) : (linear > 1 ? W(1) : linear);
   const W c = cube_root(clamped);
-  const W curved = W(1.055) * c * W(__builtin_sqrt(__builtin_sqrt(c))) - W(0.055);
+  const W curved = W(1.055) * c * square_root(square_root(c)) - W(0.055);
   return clamped > W(0.0031308) ? curved : W(12.92) * clamped;
-}
-template <>
-inline float encode_srgb(float linear) {
-  const float clamped = linear < 0 ? 0.f : (linear > 1 ? 1.f : linear);
-  const float c = cube_root(clamped);
-  const float curved = 1.055f * c * __builtin_sqrtf(__builtin_sqrtf(c)) - 0.055f;
-  return clamped > 0.0031308f ? curved : 12.92f * clamped;
 }
 
 template <class W>
