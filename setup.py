@@ -1,7 +1,7 @@
 """Drives CMake, the only description of the native build, and labels the wheel with what was built.
 
-The version carries the built halves as its local label (`0.1.0+cpu`, `0.1.0+reference` where there
-is no C++ compiler), so the last line of `pip install .` says which they are. pip shows the notice
+The version carries the built halves as its local label (`0.1.0+cpu.cuda130`, `0.1.0+cpu` without
+nvcc, `0.1.0+reference` without a C++ compiler), so the last line of `pip install .` says which they are. pip shows the notice
 itself with `-v`.
 """
 
@@ -30,6 +30,41 @@ def has_compiler() -> bool:
     return sys.platform != "win32" and any(shutil.which(name.split()[0]) for name in names)
 
 
+def find_nvcc() -> str | None:
+    """An nvcc that compiles here, unless DISCO_FAST_CUDA=off.
+
+    Raises:
+        SystemExit: DISCO_FAST_CUDA=on, and there is none.
+    """
+    choice = os.environ.get("DISCO_FAST_CUDA", "auto").lower()
+    if choice == "off":
+        return None
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    places = [os.environ.get("CUDACXX"), "nvcc", *(f"{home}/bin/nvcc" for home in homes if home)]
+    found = next(filter(None, (shutil.which(place) for place in places if place)), None)
+    if found and has_compiler():
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.cu")
+            source.write_text("__global__ void probe() {}\n")
+            command = [found, "-c", str(source), "-o", f"{folder}/probe.o"]
+            tried = subprocess.run(command, capture_output=True, text=True)
+        if tried.returncode == 0:
+            return found
+        print(f"disco_fast: {found} does not compile: {tried.stderr[-500:]}", file=sys.stderr)
+    if choice == "on":
+        raise SystemExit(
+            "disco_fast: DISCO_FAST_CUDA=on, but no working nvcc and C++ compiler were found;"
+            " put nvcc on PATH or set CUDACXX"
+        )
+    return None
+
+
+def cuda_release(nvcc: str) -> str:
+    """As in "130" for CUDA 13.0."""
+    text = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
+    return "".join(re.search(r"release (\d+)\.(\d+)", text).groups())
+
+
 def torch_folder() -> Path:
     """The folder of the installed torch, found without importing it."""
     spec = importlib.util.find_spec("torch")
@@ -51,8 +86,12 @@ class CMakeBuild(build_ext):
             "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build),
             f"-DDISCO_FAST_TORCH_DIR={torch_folder()}",
             f"-DDISCO_FAST_OUTPUT_DIR={target / 'disco_fast'}",
-            f"-DDISCO_FAST_CUDA={os.environ.get('DISCO_FAST_CUDA', 'auto')}",
+            f"-DDISCO_FAST_CUDA={'on' if NVCC else 'off'}",
         ]  # fmt: skip
+        if NVCC:
+            configure.append(f"-DCMAKE_CUDA_COMPILER={NVCC}")
+        if archs := os.environ.get("DISCO_FAST_CUDA_ARCHS"):
+            configure.append(f"-DDISCO_FAST_CUDA_ARCHS={archs}")
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
 
@@ -78,8 +117,10 @@ class NativeDistribution(Distribution):
         return has_compiler()
 
 
+NVCC = find_nvcc()
 if has_compiler():
-    halves, extensions = "cpu", [Extension("disco_fast.native", sources=[])]
+    halves = f"cpu.cuda{cuda_release(NVCC)}" if NVCC else "cpu"
+    extensions = [Extension("disco_fast.native", sources=[])]
 else:
     halves, extensions = "reference", []
     notice = "no C++ compiler found: installing the PyTorch specification only (works, slower)"

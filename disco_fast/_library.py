@@ -5,6 +5,7 @@ Importing this module never fails: without a library every op runs on its specif
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,10 @@ from pathlib import Path
 import torch
 
 MINIMUM_TORCH = (2, 10)
+_MEND_CUDA = (
+    "with nvcc on PATH, run `DISCO_FAST_CUDA=on pip install --force-reinstall --no-deps .`"
+    " in the source folder"
+)
 _MEND = "with a compiler, run `pip install --force-reinstall --no-deps .` in the source folder"
 
 
@@ -51,11 +56,29 @@ def _load_cpu(folder: Path) -> Half:
     return Half("cpu", True, f"{found[0].name} is loaded, kernels for instruction set {isa}")
 
 
-def _load_cuda() -> Half:
-    gpu = "a GPU is present" if torch.cuda.is_available() else "no GPU is present"
-    return Half(
-        "cuda", False, f"this version has no CUDA kernels: on a GPU the specification runs ({gpu})"
-    )
+def _load_cuda(folder: Path) -> Half:
+    """The CUDA half. Nothing here asks for a GPU: that would start CUDA, and forks would fail."""
+    library = folder / "libdisco_fast_cuda.so"
+    if not library.exists():
+        why = "not built: no nvcc at install time, or it was switched off"
+        return Half("cuda", False, f"{why}; on a GPU the specification runs; {_MEND_CUDA}")
+    if torch.version.cuda is None:
+        return Half("cuda", False, f"built, but torch {torch.__version__} has no CUDA")
+    if _torch_version() < MINIMUM_TORCH:
+        return Half("cuda", False, f"torch {torch.__version__} is older than 2.10; upgrade torch")
+    built = json.loads(library.with_suffix(".json").read_text())
+    driver = torch._C._cuda_getDriverVersion()  # as in 13000; 0 where there is none
+    if 0 < driver < int(built["cuda"].split(".")[0]) * 1000:
+        why = f"built with CUDA {built['cuda']}, but the driver knows only {driver // 1000}"
+        mend = "update the driver, or build with an older nvcc"
+        return Half("cuda", False, f"{why}.{driver % 1000 // 10}; {mend}")
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        return Half("cuda", False, f"{library.name} does not load ({error}); {_MEND_CUDA}")
+    archs = ", ".join(f"{arch // 10}.{arch % 10}" for arch in built["archs"])
+    why = f"CUDA {built['cuda']}, compute capability {archs} and later"
+    return Half("cuda", True, f"{library.name} is loaded, kernels for {why}")
 
 
 @cache
@@ -66,7 +89,7 @@ def halves() -> tuple[Half, ...]:
     native library out.
     """
     if os.environ.get("DISCO_FAST_NATIVE", "on").lower() == "off":
-        cpu = Half("cpu", False, "switched off by DISCO_FAST_NATIVE=off")
-    else:
-        cpu = _load_cpu(Path(__file__).parent)
-    return cpu, _load_cuda()
+        why = "switched off by DISCO_FAST_NATIVE=off"
+        return Half("cpu", False, why), Half("cuda", False, why)
+    folder = Path(__file__).parent
+    return _load_cpu(folder), _load_cuda(folder)

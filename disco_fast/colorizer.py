@@ -18,7 +18,7 @@ from .color import AB_SCALE, normalize_lightness
 from .engine import Engine
 from .engine.precision import resolve
 from .model import DISCO
-from .model.disco import MAX_VARIANTS
+from .reference import MAX_VARIANTS
 
 MODES = ("full", "reference")
 REFERENCE_SIDE = 256  # the official script stretches every picture to this

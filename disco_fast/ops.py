@@ -15,19 +15,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import _library, reference
-from .reference import EPSILON, TOP_BINS, diverse_bins, layout_of, wide_dtype
+from .reference import EPSILON, MAX_VARIANTS, layout_of, wide_dtype
 
 SEEDINGS = ("k-means++", "random")
 
 _SCHEMAS = {
     "sp_pool": "(Tensor features, Tensor association, int cell_size) -> (Tensor, Tensor)",
+    "sp_pool_with_size": "(Tensor features, Tensor association, int cell_size)"
+    " -> (Tensor, Tensor, Tensor)",
     "sp_aggregate": "(Tensor features, Tensor association, int cell_size) -> (Tensor, Tensor)",
-    "sp_diffuse": "(Tensor tokens, Tensor association, int cell_size) -> Tensor",
+    "sp_diffuse": "(Tensor tokens, Tensor association, int cell_size, Tensor? lead=None) -> Tensor",
     "sp_correlate": "(Tensor features, Tensor tokens, Tensor? offset, int cell_size) -> Tensor",
     "superpixel_size": "(Tensor association, int cell_size) -> Tensor",
     "kmeans": "(Tensor points, Tensor init, int max_iter, float tol) -> (Tensor, Tensor, Tensor)",
     "kmeans_init": "(Tensor points, int n_clusters, int seed, str method) -> Tensor",
     "select_anchors": "(Tensor labels, Tensor sizes, int n_clusters) -> Tensor",
+    "anchor_bins": "(Tensor logits, Tensor anchor_index, Tensor bin_centers, int variants)"
+    " -> Tensor",
+    "choose_anchors": "(Tensor labels, Tensor sizes, Tensor logits, Tensor bin_centers,"
+    " int n_clusters, int variants) -> (Tensor, Tensor)",
     "rgb_to_l": "(Tensor image) -> Tensor",
     "lab_to_rgb": "(Tensor lightness, Tensor ab, bool to_uint8) -> Tensor",
 }
@@ -69,12 +75,21 @@ def _check_grid(op: str, association: Tensor, cell_size: int) -> tuple[int, int]
     return shape[2] // cell_size, shape[3] // cell_size
 
 
-def _check_features(op: str, features: Tensor, association: Tensor) -> None:
+def _check_features(
+    op: str,
+    features: Tensor,
+    association: Tensor,
+    channels: int | None = None,
+    name: str = "features",
+) -> None:
+    """The features have the dtype and size of the association, and as many channels as said."""
     if features.dtype != association.dtype:
-        _refuse(op, f"features in {association.dtype} like the association", features.dtype)
+        _refuse(op, f"{name} in {association.dtype} like the association", features.dtype)
     shape, other = tuple(features.shape), tuple(association.shape)
-    if len(shape) != 4 or shape[0] != other[0] or shape[2:] != other[2:] or shape[1] == 0:
-        _refuse(op, f"features [N,C,H,W] with N,H,W of the association {other}", shape)
+    fits = len(shape) == 4 and shape[0] == other[0] and shape[2:] == other[2:]
+    if not fits or shape[1] == 0 or channels not in (None, shape[1]):
+        wanted = f"{name} [N,{channels or 'C'},H,W] with N,H,W of the association {other}"
+        _refuse(op, wanted, shape)
 
 
 # ---- SP-Pooling and SP-Diffusion -----------------------------------------------------------------
@@ -101,7 +116,26 @@ def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tens
     return torch.ops.disco_fast.sp_pool(features, association, cell_size)
 
 
-def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
+def sp_pool_with_size(
+    features: Tensor, association: Tensor, cell_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`sp_pool` and `superpixel_size` in one pass over the association; differentiable as they are.
+
+    Returns:
+        (pooled [N,C,h,w], weight [N,1,h,w], size [N,1,h,w]).
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_floating("sp_pool_with_size", features=features, association=association)
+    _check_grid("sp_pool_with_size", association, cell_size)
+    _check_features("sp_pool_with_size", features, association)
+    return torch.ops.disco_fast.sp_pool_with_size(features, association, cell_size)
+
+
+def sp_diffuse(
+    tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None
+) -> Tensor:
     """SP-Diffusion (equation 2); see `reference.sp_diffuse`. Differentiable.
 
     Args:
@@ -109,9 +143,10 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
             any strides.
         association: [N,9,H,W], fp64, fp32, fp16 or bf16, planar or channels-last.
         cell_size: side of a cell in pixels.
+        lead: [N,1,H,W] in the dtype of the association, put in front of the features, or None.
 
     Returns:
-        features [N,C,H,W] in the dtype and layout of the association.
+        features [N,C,H,W], or [N,1+C,H,W] with a lead, in the dtype and layout of the association.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -122,8 +157,11 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
     n = association.shape[0]
     if len(shape) != 4 or shape[0] != n or shape[2:] != grid or shape[1] == 0:
         _refuse("sp_diffuse", f"tokens [N,C,h,w] with N={n}, (h,w)={grid}", shape)
+    if lead is not None:
+        _check_floating("sp_diffuse", association=association, lead=lead)
+        _check_features("sp_diffuse", lead, association, channels=1, name="lead")
     tokens = tokens.to(wide_dtype(association.dtype))
-    return torch.ops.disco_fast.sp_diffuse(tokens, association, cell_size)
+    return torch.ops.disco_fast.sp_diffuse(tokens, association, cell_size, lead)
 
 
 def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
@@ -148,10 +186,17 @@ torch.library.register_fake("disco_fast::sp_pool", _pooled_fake)
 torch.library.register_fake("disco_fast::sp_aggregate", _pooled_fake)
 
 
+@torch.library.register_fake("disco_fast::sp_pool_with_size")
+def _(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    pooled, weight = _pooled_fake(features, association, cell_size)
+    return pooled, weight, torch.empty_like(weight)
+
+
 @torch.library.register_fake("disco_fast::sp_diffuse")
-def _(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
+def _(tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None) -> Tensor:
+    channels = tokens.shape[1] + (lead is not None)
     return torch.empty(
-        (*tokens.shape[:2], *association.shape[-2:]),
+        (tokens.shape[0], channels, *association.shape[-2:]),
         dtype=association.dtype,
         device=tokens.device,
         memory_format=layout_of(association),
@@ -172,11 +217,13 @@ def _(association: Tensor, cell_size: int) -> Tensor:
 
 def _keep_pool(ctx, inputs, output) -> None:
     features, association, ctx.cell_size = inputs
-    ctx.save_for_backward(features, association, *output)
+    pooled, weight, *size = output
+    ctx.mark_non_differentiable(*size)
+    ctx.save_for_backward(features, association, pooled, weight)
 
 
 @once_differentiable
-def _pool_backward(ctx, grad_pooled, grad_weight):
+def _pool_backward(ctx, grad_pooled, grad_weight, grad_size=None):
     """With q = 1/(w + eps)/S^2: dF = diffuse(g q), dA = <F, g q> + dw / S^2 - <g, pooled> q."""
     features, association, pooled, weight = ctx.saved_tensors
     size = ctx.cell_size
@@ -192,24 +239,30 @@ def _pool_backward(ctx, grad_pooled, grad_weight):
 
 
 def _keep_diffuse(ctx, inputs, output) -> None:
-    tokens, association, ctx.cell_size = inputs
+    tokens, association, ctx.cell_size, lead = inputs
+    ctx.leads = lead is not None
     ctx.save_for_backward(tokens, association)
 
 
 @once_differentiable
 def _diffuse_backward(ctx, grad):
-    """SP-Diffusion is linear in both: dT = S^2 aggregate(g), dA = <g, T>."""
+    """SP-Diffusion is linear in both: dT = S^2 aggregate(g), dA = <g, T>. A lead passes through."""
     tokens, association = ctx.saved_tensors
     size = ctx.cell_size
-    grad_tokens = grad_association = None
+    grad_tokens = grad_association = grad_lead = None
+    if ctx.leads:
+        grad_lead, grad = grad[:, :1], grad[:, 1:]
     if ctx.needs_input_grad[0]:
         grad_tokens = torch.ops.disco_fast.sp_aggregate(grad, association, size)[0] * size**2
     if ctx.needs_input_grad[1]:
         grad_association = torch.ops.disco_fast.sp_correlate(grad, tokens, None, size)
-    return grad_tokens, grad_association, None
+    return grad_tokens, grad_association, None, grad_lead
 
 
-torch.library.register_autograd("disco_fast::sp_pool", _pool_backward, setup_context=_keep_pool)
+for _pool in ("sp_pool", "sp_pool_with_size"):
+    torch.library.register_autograd(
+        f"disco_fast::{_pool}", _pool_backward, setup_context=_keep_pool
+    )
 torch.library.register_autograd(
     "disco_fast::sp_diffuse", _diffuse_backward, setup_context=_keep_diffuse
 )
@@ -244,6 +297,8 @@ def kmeans(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
         RuntimeError, IndexError: an index of `init` out of range, from the kernel that meets it.
+            On a GPU, where looking would mean waiting for it, that image's labels and iterations
+            are -1 instead.
     """
     _check_points("kmeans", points)
     if init.dtype != torch.int64:
@@ -291,22 +346,82 @@ def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check_floating("select_anchors", sizes=sizes)
-    if labels.dtype != torch.int64:
-        _refuse("select_anchors", "labels in int64", labels.dtype)
-    shapes = tuple(labels.shape), tuple(sizes.shape)
-    if labels.dim() != 2 or shapes[0] != shapes[1] or labels.numel() == 0:
-        _refuse("select_anchors", "labels and sizes [N,P] alike", shapes)
-    if n_clusters < 1:
-        _refuse("select_anchors", "n_clusters of at least 1", n_clusters)
+    _check_members("select_anchors", labels, sizes, n_clusters)
     return torch.ops.disco_fast.select_anchors(labels, sizes.detach(), n_clusters)
 
 
+def _check_members(op: str, labels: Tensor, sizes: Tensor, n_clusters: int) -> None:
+    _check_floating(op, sizes=sizes)
+    if labels.dtype != torch.int64:
+        _refuse(op, "labels in int64", labels.dtype)
+    shapes = tuple(labels.shape), tuple(sizes.shape)
+    if labels.dim() != 2 or shapes[0] != shapes[1] or labels.numel() == 0:
+        _refuse(op, "labels and sizes [N,P] alike", shapes)
+    if n_clusters < 1:
+        _refuse(op, "n_clusters of at least 1", n_clusters)
+
+
+def _check_logits(op: str, logits: Tensor, bin_centers: Tensor, variants: int) -> None:
+    _check_floating(op, logits=logits, bin_centers=bin_centers)
+    shape, centers = tuple(logits.shape), tuple(bin_centers.shape)
+    if len(shape) != 3 or min(shape) == 0:
+        _refuse(op, "logits [N,P,bins], none of them 0", shape)
+    if logits.dtype not in (torch.float32, torch.float64):
+        _refuse(op, "logits in fp32 or fp64", logits.dtype)
+    if centers != (shape[2], 2) or bin_centers.dtype != torch.float32:
+        _refuse(op, f"bin_centers [{shape[2]},2] in fp32", (centers, bin_centers.dtype))
+    if not 1 <= variants <= MAX_VARIANTS:
+        _refuse(op, f"variants in 1..{MAX_VARIANTS}", variants)
+
+
 def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
-    """Colour bins of the anchors, as `reference.anchor_bins`, but ranking only theirs."""
-    rows = anchor_index[..., None].expand(-1, -1, logits.shape[-1])
-    ranked = logits.gather(1, rows).sort(dim=-1, descending=True, stable=True)[1]
-    return diverse_bins(ranked[..., :TOP_BINS].transpose(1, 2), bin_centers, variants)
+    """Colour bins of the anchors; see `reference.anchor_bins`. Kernels rank only the anchors' own.
+
+    Args:
+        logits: [N,P,bins], fp32 or fp64.
+        anchor_index: [N,K] int64.
+        bin_centers: [bins,2] fp32, ab.
+        variants: V, 1..3.
+
+    Returns:
+        [N,V,K] int64 bins.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+        RuntimeError: an index out of range, on a CPU.
+    """
+    _check_logits("anchor_bins", logits, bin_centers, variants)
+    shape = tuple(anchor_index.shape)
+    if anchor_index.dtype != torch.int64 or len(shape) != 2 or shape[0] != logits.shape[0]:
+        wanted = f"anchor_index [N,K] in int64 with N={logits.shape[0]}"
+        _refuse("anchor_bins", wanted, (shape, anchor_index.dtype))
+    return torch.ops.disco_fast.anchor_bins(logits.detach(), anchor_index, bin_centers, variants)
+
+
+def choose_anchors(
+    labels: Tensor,
+    sizes: Tensor,
+    logits: Tensor,
+    bin_centers: Tensor,
+    n_clusters: int,
+    variants: int,
+) -> tuple[Tensor, Tensor]:
+    """Anchors and their colour bins at once, as `select_anchors` and `anchor_bins`.
+
+    Returns:
+        (anchor index [N,K], bins [N,V,K]), both int64.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_members("choose_anchors", labels, sizes, n_clusters)
+    _check_logits("choose_anchors", logits, bin_centers, variants)
+    if logits.shape[:2] != labels.shape or logits.dtype != sizes.dtype:
+        wanted = f"logits [N,P,bins] with (N,P)={tuple(labels.shape)} in {sizes.dtype}"
+        _refuse("choose_anchors", wanted, (tuple(logits.shape), logits.dtype))
+    return torch.ops.disco_fast.choose_anchors(
+        labels, sizes.detach(), logits.detach(), bin_centers, n_clusters, variants
+    )
 
 
 @torch.library.register_fake("disco_fast::kmeans")
@@ -327,6 +442,24 @@ def _(points: Tensor, n_clusters: int, seed: int, method: str) -> Tensor:
 @torch.library.register_fake("disco_fast::select_anchors")
 def _(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     return labels.new_empty(labels.shape[0], n_clusters)
+
+
+@torch.library.register_fake("disco_fast::anchor_bins")
+def _(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
+    return anchor_index.new_empty(anchor_index.shape[0], variants, anchor_index.shape[1])
+
+
+@torch.library.register_fake("disco_fast::choose_anchors")
+def _(
+    labels: Tensor,
+    sizes: Tensor,
+    logits: Tensor,
+    bin_centers: Tensor,
+    n_clusters: int,
+    variants: int,
+) -> tuple[Tensor, Tensor]:
+    index = labels.new_empty(labels.shape[0], n_clusters)
+    return index, labels.new_empty(labels.shape[0], variants, n_clusters)
 
 
 # ---- Colour --------------------------------------------------------------------------------------

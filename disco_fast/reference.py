@@ -24,6 +24,7 @@ from torch import Tensor
 EPSILON = 1e-8  # keeps SP-Pooling finite for a superpixel that no pixel is associated with
 SIZE_BONUS = 0.01  # weight of a superpixel's size against its membership in the anchor's cluster
 TOP_BINS = 10  # diverse colours are taken from this many most probable bins
+MAX_VARIANTS = 3  # there is no fourth unlike colour
 
 
 def neighbour_offsets() -> Iterator[tuple[int, int, int]]:
@@ -111,16 +112,21 @@ def _candidates(
         yield slot, (_pixels(own_rows, cell_size), _pixels(own_columns, cell_size)), spread
 
 
-def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
+def sp_diffuse(
+    tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None
+) -> Tensor:
     """SP-Diffusion (equation 2): a pixel is the weighted mix of its nine candidate superpixels.
 
     Args:
         tokens: [N,C,h,w].
         association: [N,9,H,W]; weights of candidates outside the grid are ignored.
         cell_size: side of a grid cell in pixels.
+        lead: [N,1,H,W] in the dtype of the association, put in front of the result's channels
+            (RefineNet's input is L and the features), or None.
 
     Returns:
-        features [N,C,H,W] in the dtype and layout (contiguous or channels-last) of the association.
+        features [N,C,H,W], or [N,1+C,H,W] with a lead, in the dtype and layout (contiguous or
+        channels-last) of the association.
     """
     n, channels = tokens.shape[:2]
     features = torch.empty(
@@ -132,7 +138,10 @@ def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
     # All nine spread maps are held at once: as published, and its time is mostly their memory's.
     for slot, (y, x), spread in tuple(_candidates(tokens, cell_size)):
         features[:, :, y, x] += spread * association[:, slot : slot + 1, y, x]
-    return features.to(association.dtype)
+    features = features.to(association.dtype)
+    if lead is None:
+        return features
+    return torch.cat([lead, features], dim=1).contiguous(memory_format=layout_of(association))
 
 
 def sp_correlate(features: Tensor, tokens: Tensor, offset: Tensor | None, cell_size: int) -> Tensor:
@@ -173,6 +182,18 @@ def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
     one, zero = torch.ones_like(association), torch.zeros_like(association)
     winners = torch.where(association == best, one, zero)
     return sp_aggregate(torch.ones_like(winners[:, :1]), winners, cell_size)[1]
+
+
+def sp_pool_with_size(
+    features: Tensor, association: Tensor, cell_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`sp_pool` and `superpixel_size`, which need the same weights.
+
+    Returns:
+        (pooled [N,C,h,w], weight [N,1,h,w], size [N,1,h,w]).
+    """
+    size = superpixel_size(association, cell_size)
+    return *sp_pool(features, association, cell_size), size
 
 
 def layout_of(tensor: Tensor) -> torch.memory_format:
@@ -334,7 +355,8 @@ def diverse_bins(ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
     """Up to three unlike colours among the most probable bins of an anchor.
 
     Variant 1 is the most probable bin; 2 the one farthest from it in ab; 3 the one with the largest
-    summed distance to both. First maximum wins.
+    summed distance to both. First maximum wins; distances are fp64, in which those between whole
+    numbers are equal where they should be, so that a tie is no matter of rounding.
 
     Args:
         ranked: [N,T,K] int64, the T most probable bins of each anchor, most probable first.
@@ -344,12 +366,12 @@ def diverse_bins(ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
     Returns:
         [N,V,K] int64 bins.
     """
-    ab = bin_centers[ranked] / 110
+    ab = bin_centers[ranked].double()
     chosen, distance = [ranked[:, 0]], torch.zeros_like(ab[..., 0])
     pick = torch.zeros_like(ranked[:, :1])
     for _ in range(1, variants):
         last = ab.gather(1, pick[..., None].expand(-1, -1, -1, 2))
-        distance = distance + (ab - last).norm(dim=-1)
+        distance = distance + (ab - last).square().sum(dim=-1).sqrt()
         pick = distance.argmax(dim=1, keepdim=True)
         chosen.append(ranked.gather(1, pick)[:, 0])
     return torch.stack(chosen, dim=1)
@@ -386,6 +408,23 @@ def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, varia
     colors = bin_centers[diverse_bins(ranked, bin_centers, variants)]
     bins = encode_colors(colors.flatten(0, 2), bin_centers).view(colors.shape[:-1])
     return bins.gather(2, anchor_index[:, None].expand(-1, variants, -1))
+
+
+def choose_anchors(
+    labels: Tensor,
+    sizes: Tensor,
+    logits: Tensor,
+    bin_centers: Tensor,
+    n_clusters: int,
+    variants: int,
+) -> tuple[Tensor, Tensor]:
+    """`select_anchors`, and `anchor_bins` of what it selects.
+
+    Returns:
+        (anchor index [N,K], bins [N,V,K]), both int64.
+    """
+    index = select_anchors(labels, sizes, n_clusters)
+    return index, anchor_bins(logits, index, bin_centers, variants)
 
 
 # ---- Colour (CIE Lab, sRGB primaries, D65) -------------------------------------------------------

@@ -2,10 +2,10 @@
 // matching flags.
 #include "kernels.h"
 
+#include "anchors.h"
 #include "cells.h"
 #include "color.h"
 #include "kmeans.h"
-#include "select_anchors.h"
 #include "sp_correlate.h"
 #include "sp_diffuse.h"
 #include "sp_pool.h"
@@ -27,7 +27,7 @@ const Kernels& kernels() {
       gather_wins,
       kmeans_images,
       kmeans_init_images,
-      select_images,
+      anchor_images,
       lightness_pixels,
       rgb_rows,
   };

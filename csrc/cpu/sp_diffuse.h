@@ -104,6 +104,16 @@ inline void diffuse_interleaved(const DiffuseArgs& a, const Wide<T>* tokens, con
 }
 
 template <class T>
+inline void copy_lead(const DiffuseArgs& a, const Cell& cell, T* corner) {
+  const T* from = cell_corner<T>(a.lead, a.grid, cell);
+  for (int64_t y = 0; y < a.grid.cell; ++y) {
+    for (int64_t x = 0; x < a.grid.cell; ++x) {
+      corner[y * a.features.row + x * a.features.column] = from[y * a.lead.row + x * a.lead.column];
+    }
+  }
+}
+
+template <class T>
 inline void diffuse_cells_of(const DiffuseArgs& a, int64_t begin, int64_t end) {
   typedef Wide<T> W;
   const int64_t area = a.grid.cell * a.grid.cell;
@@ -113,6 +123,10 @@ inline void diffuse_cells_of(const DiffuseArgs& a, int64_t begin, int64_t end) {
     pack_association<T>(a.association, a.grid, cell, weights);
     pack_tokens<W>(a.tokens, a.grid, cell, a.channels, tokens);
     T* corner = const_cast<T*>(cell_corner<T>(a.features, a.grid, cell));
+    if (a.lead.data != nullptr) {
+      copy_lead<T>(a, cell, corner);
+      corner += a.features.channel;
+    }
     if (a.features.column == 1) {
       with_row_lanes<W>(a.grid.cell, [&](auto lanes) {
         diffuse_planar<T, lanes.value>(a, tokens, weights, tile, corner);

@@ -7,7 +7,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include "../cpu/kernels.h"
+#include "../args.h"
 
 namespace disco_fast {
 
@@ -42,31 +42,21 @@ inline View view_of(const Tensor& t) {
   return {t.const_data_ptr(), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
-// In place where columns or channels are adjacent, else a contiguous copy.
-inline Tensor readable(const Tensor& t) {
-  const bool planar = t.stride(3) == 1, interleaved = t.stride(1) == 1;
-  return planar || interleaved ? t : torch::stable::contiguous(t);
-}
-
 inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
                          ScalarType type) {
   return torch::stable::empty(shape, type, std::nullopt, like.device());
 }
 
-inline Grid grid_of(const Tensor& association, int64_t cell, const char* op) {
-  DISCO_FAST_CHECK(association.dim() == 4 && association.size(1) == 9, op,
-                   ": association must be [N,9,H,W]");
-  DISCO_FAST_CHECK(cell >= 1 && association.size(2) % cell == 0 && association.size(3) % cell == 0,
-                   op, ": H and W must be multiples of cell_size");
-  return {association.size(0), association.size(2) / cell, association.size(3) / cell, cell};
+inline bool is_channels_last(const Tensor& t) {
+  const int64_t c = t.size(1), h = t.size(2), w = t.size(3);
+  const bool last = t.stride(1) == 1 && t.stride(3) == c && t.stride(2) == w * c &&
+                    (t.size(0) == 1 || t.stride(0) == h * w * c);
+  return last && !t.is_contiguous();
 }
 
-// Runs items 0..count-1 on torch's thread pool; `cost` is one item's work in nanoseconds, roughly.
-template <class Body>
-void in_parallel(int64_t count, int64_t cost, const Body& body) {
-  constexpr int64_t kWorthAThread = 20'000;  // below some 20 us, waking another thread costs more
-  const int64_t grain = kWorthAThread / (cost > 0 ? cost : 1) + 1;
-  torch::stable::parallel_for(0, count, grain, body);
+template <class T>
+T* data(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
 }
 
 }  // namespace disco_fast

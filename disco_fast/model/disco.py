@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..color import AB_SCALE, N_BINS, bin_centers
+from ..reference import MAX_VARIANTS
 from .backbone import Backbone
 from .refinenet import RefineNet
 from .scale import STRIDE, TOKEN_DIM
 from .spixnet import SPixNet
 from .transformer import TokenEncoder, position_encoding
-
-MAX_VARIANTS = 3
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,9 @@ class DISCO(nn.Module):
         self._check(gray, n_anchors, kmeans_init, variants)
         rows, columns = gray.shape[2] // self.cell_size, gray.shape[3] // self.cell_size
         association = self.segnet(gray)
-        pooled, association_sum = self.ops.sp_pool(self.repnet(gray), association, self.cell_size)
-        size = self.ops.superpixel_size(association, self.cell_size)
+        pooled, association_sum, size = self.ops.sp_pool_with_size(
+            self.repnet(gray), association, self.cell_size
+        )
         position = position_encoding(rows, columns, gray.device)
 
         tokens = pooled.flatten(2).transpose(1, 2).contiguous()
@@ -135,18 +135,18 @@ class DISCO(nn.Module):
         if kmeans_init is None:
             kmeans_init = self.ops.kmeans_init(color_tokens, n_anchors, seed, "k-means++")
         labels, centers, _ = self.ops.kmeans(color_tokens, kmeans_init, 20, 1e-4)
-        anchors = self.ops.select_anchors(labels, size.flatten(1), n_anchors)
-        bins = self.ops.anchor_bins(color_logits, anchors, self._bin_centers, variants)
+        anchors, bins = self.ops.choose_anchors(
+            labels, size.flatten(1), color_logits, self._bin_centers, n_anchors, variants
+        )
 
         def repeat(x: Tensor) -> Tensor:
             return x if variants == 1 else x.repeat_interleave(variants, dim=0)
 
         hints = self._hints(bins.flatten(0, 1), repeat(anchors), rows * columns)
         guided_tokens = self.hintpath(self._embed(repeat(tokens), *hints), position)
-        spread = self.ops.sp_diffuse(
-            _as_map(guided_tokens, rows), repeat(association), self.cell_size
-        )
-        ab = self.enhanceNet(torch.cat([repeat(gray), spread], dim=1))
+        guided_map = _as_map(guided_tokens, rows)
+        spread = self.ops.sp_diffuse(guided_map, repeat(association), self.cell_size, repeat(gray))
+        ab = self.enhanceNet(spread)
         mask, label = hints
         return DISCOOutput(
             association=association,

@@ -1,0 +1,121 @@
+// What a kernel is told: sizes, strides and raw pointers. Shared by the CPU and the CUDA kernels
+// and by the tensor layer that fills it in; no torch header.
+#pragma once
+
+#if !defined(__CUDACC_RTC__)
+#include <cstdint>
+#endif
+
+namespace disco_fast {
+
+enum class Element { kFloat32, kFloat64, kBFloat16, kFloat16 };
+
+// A [N, C, H, W] tensor; strides in elements.
+struct View {
+  const void* data;
+  int64_t image, channel, row, column;
+};
+
+// The superpixel grid: rows x columns cells of cell x cell pixels in each image.
+struct Grid {
+  int64_t images, rows, columns, cell;
+  constexpr int64_t cells() const { return rows * columns; }
+};
+
+// Pixel tensors are of type `element`, superpixel tensors of the wide type: double for kFloat64,
+// else float. Scratch need not be initialised.
+
+// SP-Pooling, the plain weighted sums, and superpixel sizes: each output is optional.
+struct AggregateArgs {
+  Element element;
+  Grid grid;
+  int64_t channels;  // 0: no features, no sums
+  View features;     // [N, C, H, W]
+  View association;  // [N, 9, H, W]
+  bool normalize;    // divide the sums by (weight + 1e-8), as SP-Pooling does
+  void* partial;     // scratch [N, cells, 9, C + 1], wide
+  int32_t* wins;     // scratch [N, cells, 9]; may be null: no sizes
+  void* sums;        // out [N, C, rows, columns], wide, contiguous
+  void* weight;      // out [N, 1, rows, columns], wide, contiguous
+  void* size;        // out [N, 1, rows, columns], wide, contiguous; null where `wins` is
+};
+
+struct DiffuseArgs {
+  Element element;
+  Grid grid;
+  int64_t channels;
+  View tokens;       // [N, C, rows, columns], wide
+  View association;  // [N, 9, H, W]
+  View lead;         // [N, 1, H, W], goes in front of the features; data may be null
+  View features;     // out [N, (1 +) C, H, W]
+};
+
+struct CorrelateArgs {
+  Element element;
+  Grid grid;
+  int64_t channels;
+  View features;      // [N, C, H, W]
+  View tokens;        // [N, C, rows, columns], wide
+  View offset;        // [N, 1, rows, columns], wide; data may be null
+  void* association;  // out [N, 9, H, W], element, contiguous
+};
+
+struct KMeansArgs {
+  Element element;  // kFloat32 or kFloat64
+  int64_t images, points, dims, clusters;
+  int64_t max_iter;
+  double tol;
+  const void* data;     // [N, P, D], contiguous
+  const int64_t* init;  // [N, K], each in 0..P-1
+  void* workspace;      // scratch of `kmeans_workspace` bytes (CUDA)
+  int64_t* labels;      // out [N, P]
+  void* centers;        // out [N, K, D]
+  int64_t* iterations;  // out [N]
+};
+
+struct KMeansInitArgs {
+  Element element;  // kFloat32 or kFloat64
+  int64_t images, points, dims, clusters;
+  int64_t seed;
+  bool plus_plus;
+  const void* data;  // [N, P, D], contiguous
+  void* nearest;     // scratch [N, P], element (CUDA)
+  int64_t* init;     // out [N, K]
+};
+
+// Anchors and their colours: `labels` may be null (then `anchors` are given), and so may `logits`
+// (then no colours are wanted).
+struct AnchorArgs {
+  Element element;  // of sizes and logits: kFloat32 or kFloat64
+  int64_t images, points, clusters;
+  const int64_t* labels;  // [N, P]
+  const void* sizes;      // [N, P]
+  int64_t bins, variants;
+  const void* logits;        // [N, P, bins]
+  const float* bin_centers;  // [bins, 2], ab
+  int64_t* anchors;          // out, or in, [N, K]
+  int64_t* colors;           // out [N, variants, K]: bins
+};
+
+struct LightnessArgs {
+  Element element;  // of the result; pixels are of the same type or bytes
+  bool bytes;
+  int64_t images, channels;  // 1 or 3 channels
+  int64_t pixels;            // H * W
+  const void* image;         // [N, C, H, W], contiguous
+  void* lightness;           // out [N, 1, H, W], contiguous
+};
+
+struct RgbArgs {
+  Element element;  // kFloat32 or kFloat64
+  bool bytes;       // of the result
+  int64_t images, rows, columns, ab_rows, ab_columns;
+  const void* lightness;  // [N, 1, H, W], contiguous
+  const void* ab;         // [N, 2, h, w], contiguous
+  void* rgb;              // out [N, 3, H, W], contiguous
+};
+
+// The colours of an anchor are chosen among its most probable bins.
+constexpr int kTopBins = 10;
+
+}  // namespace disco_fast

@@ -1,0 +1,176 @@
+// The superpixel kernels' common ground: the grid, a cell's association in shared memory, and how
+// the threads of a block divide a cell's features.
+//
+// A block works on one cell and up to 64 of its channels. A thread owns a quad, four channels, and
+// a share of the cell's pixels, in runs of neighbours. Its quad meets all nine candidates of a
+// pixel: 36 multiply-adds for four values and nine weights, so that arithmetic and shared memory
+// stay behind DRAM.
+#pragma once
+
+#include "common.cuh"
+
+namespace disco_fast {
+
+constexpr int kCellThreads = 256;
+constexpr int kTile = kCellThreads;  // pixels whose association is in shared memory at a time
+constexpr int kPitch = 12;           // nine weights, padded so that three 16-byte loads fetch them
+constexpr int kQuad = 4;             // channels of a thread
+constexpr int kMaxQuads = 16;        // so at most 64 channels of a block
+
+// How features lie in memory. kPlanar: 16 bytes of neighbouring columns can be moved at once;
+// kInterleaved: four neighbouring channels; kScalar: any strides.
+enum class Layout { kScalar, kPlanar, kInterleaved };
+
+// Pixels that a thread moves at once.
+template <class T, Layout L>
+constexpr int kRun = L == Layout::kPlanar ? 16 / int(sizeof(T)) : 1;
+
+// Blocks that must fit on a multiprocessor at once, which bounds the registers of a thread. A
+// planar run keeps 64 bytes of every thread in flight, so two are enough to keep DRAM busy. Doubles
+// take twice the registers and are there to check gradients, not for speed.
+template <class T, Layout L>
+constexpr int kCellBlocks = sizeof(T) == 8         ? 1
+                            : L == Layout::kPlanar ? 2
+                                                   : 3;
+
+struct Cell {
+  __device__ __forceinline__ Cell(const Grid& grid, int64_t index)
+      : image(index / grid.cells()),
+        row(int(index % grid.cells() / grid.columns)),
+        column(int(index % grid.columns)) {}
+  int64_t image;
+  int row, column;
+};
+
+// The cell in direction `slot` (0..8, row-major, 4 is the cell itself), or -1 outside the grid.
+__device__ __forceinline__ int neighbour(const Grid& grid, int row, int column, int slot) {
+  const int y = row + slot / 3 - 1, x = column + slot % 3 - 1;
+  const bool inside = y >= 0 && y < grid.rows && x >= 0 && x < grid.columns;
+  return inside ? y * int(grid.columns) + x : -1;
+}
+
+template <class T>
+__device__ __forceinline__ T* at(const View& view, int64_t image, int64_t channel, int64_t row,
+                                 int64_t column) {
+  T* data = static_cast<T*>(const_cast<void*>(view.data));
+  return data + image * view.image + channel * view.channel + row * view.row + column * view.column;
+}
+
+template <class T>
+__device__ __forceinline__ T* cell_corner(const View& view, const Grid& grid, const Cell& cell) {
+  return at<T>(view, cell.image, 0, cell.row * grid.cell, cell.column * grid.cell);
+}
+
+// A thread's share of a cell: `quads` x `groups` threads; quads is a power of two.
+struct Share {
+  __device__ __forceinline__ Share(int quads_)
+      : quads(quads_),
+        quad(int(threadIdx.x) % quads_),
+        group(int(threadIdx.x) / quads_),
+        groups(kCellThreads / quads_) {}
+
+  // The j-th channel of the thread, within the block's channels. Interleaved quads are four
+  // neighbours; else neighbouring threads have neighbouring channels.
+  template <Layout L>
+  __device__ __forceinline__ int channel(int j) const {
+    return L == Layout::kInterleaved ? quad * kQuad + j : j * quads + quad;
+  }
+
+  int quads, quad, group, groups;
+};
+
+// Pixel `index` of a cell as an offset in elements.
+__device__ __forceinline__ int64_t pixel_offset(const View& view, int index, int cell) {
+  const int y = index / cell;
+  return y * view.row + (index - y * cell) * view.column;
+}
+
+// A thread's quad for one run of pixels, as it lies in memory: half types stay packed in registers.
+template <class T, Layout L>
+class Run {
+ public:
+  // `pixel` is the run's first pixel in the block's first channel. Channels at or beyond `channels`
+  // count as zero.
+  __device__ __forceinline__ void load(const T* pixel, const View& view, const Share& share,
+                                       int channels) {
+#pragma unroll
+    for (int i = 0; i < kPacks; ++i) {
+      const int c = share.channel<L>(i);
+      packs_[i] = {};
+      if (c < channels) packs_[i] = load_pack<kWidth>(pixel + c * view.channel);
+    }
+  }
+
+  // The inverse; channels at or beyond `channels` are left out.
+  __device__ __forceinline__ void store(T* pixel, const View& view, const Share& share,
+                                        int channels) const {
+#pragma unroll
+    for (int i = 0; i < kPacks; ++i) {
+      const int c = share.channel<L>(i);
+      if (c < channels) store_pack(pixel + c * view.channel, packs_[i]);
+    }
+  }
+
+  // Channel j of the quad at pixel v of the run.
+  __device__ __forceinline__ T& at(int v, int j) {
+    return kInterleaved ? packs_[0].value[j] : packs_[j].value[v];
+  }
+
+ private:
+  static constexpr bool kInterleaved = L == Layout::kInterleaved;
+  static constexpr int kPacks = kInterleaved ? 1 : kQuad;
+  static constexpr int kWidth = kInterleaved ? kQuad : kRun<T, L>;
+  Pack<T, kWidth> packs_[kPacks];
+};
+
+// The nine values of pixel `index` of the cell, as they are.
+template <class T>
+__device__ __forceinline__ void load_candidates(const View& association, const T* corner, int index,
+                                                int cell, Wide<T>* values) {
+  const T* pixel = corner + pixel_offset(association, index, cell);
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) values[slot] = widen(pixel[slot * association.channel]);
+}
+
+// Candidates outside the grid count as zero, whatever they hold.
+template <class W>
+__device__ __forceinline__ void drop_outside(const Grid& grid, const Cell& cell, W* values) {
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) {
+    if (neighbour(grid, cell.row, cell.column, slot) < 0) values[slot] = 0;
+  }
+}
+
+template <class W>
+__device__ __forceinline__ void store_weights(W* row, const W* values) {
+  Pack<W, kQuad> pack[3] = {};
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) pack[slot / kQuad].value[slot % kQuad] = values[slot];
+#pragma unroll
+  for (int i = 0; i < 3; ++i) store_pack(row + i * kQuad, pack[i]);
+}
+
+template <class W>
+__device__ __forceinline__ void load_weights(const W* row, W* values) {
+  Pack<W, kQuad> pack[3];
+#pragma unroll
+  for (int i = 0; i < 3; ++i) pack[i] = load_pack<kQuad>(row + i * kQuad);
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) values[slot] = pack[slot / kQuad].value[slot % kQuad];
+}
+
+// Copies the candidates' tokens, `channels` of them from `first` on, to packed[9][pitch].
+template <class W>
+__device__ __forceinline__ void pack_tokens(const View& tokens, const Grid& grid, const Cell& cell,
+                                            int64_t first, int channels, int pitch, W* packed) {
+  for (int i = threadIdx.x; i < 9 * pitch; i += blockDim.x) {
+    const int slot = i / pitch, c = i % pitch;
+    const int other = neighbour(grid, cell.row, cell.column, slot);
+    const bool inside = other >= 0 && c < channels;
+    packed[i] = inside ? *at<const W>(tokens, cell.image, first + c, other / int(grid.columns),
+                                      other % int(grid.columns))
+                       : W(0);
+  }
+}
+
+}  // namespace disco_fast

@@ -1,0 +1,27 @@
+# The CUDA kernels: torch-free sources, linked with the static CUDA runtime, so that the library needs nothing of CUDA
+# but the driver.
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/*.cu")
+
+# `archs` as in "80;90": machine code for each, and PTX of the last one.
+function(target_cuda_kernels target archs)
+  set(real ${archs})
+  list(TRANSFORM real APPEND "-real")
+  list(GET archs -1 newest)
+  set_target_properties(${target} PROPERTIES
+    CUDA_STANDARD 17
+    CUDA_STANDARD_REQUIRED ON
+    CUDA_ARCHITECTURES "${real};${newest}-virtual"
+    CUDA_VISIBILITY_PRESET hidden
+    CUDA_RUNTIME_LIBRARY Static)
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra --threads=0>)
+  # The weak symbol of the current stream is found through libtorch, which a linker would drop as not needed.
+  target_link_libraries(${target} PRIVATE CUDA::cudart_static -Wl,--no-as-needed torch -Wl,--as-needed)
+  # What disco_fast/_library.py compares with the machine before it loads the library.
+  set(library_archs "${archs}")
+  list(JOIN library_archs ", " library_archs)
+  file(WRITE "${DISCO_FAST_OUTPUT_DIR}/lib${target}.json"
+       "{\"cuda\": \"${CUDAToolkit_VERSION_MAJOR}.${CUDAToolkit_VERSION_MINOR}\", \"archs\": [${library_archs}]}\n")
+endfunction()

@@ -1,0 +1,14 @@
+#include "kmeans_init.cuh"
+#include "launch.cuh"
+
+namespace disco_fast {
+
+cudaError_t launch_kmeans_init(const KMeansInitArgs& args, cudaStream_t stream) {
+  if (!fits_grid(args.images, 1)) return cudaErrorInvalidValue;
+  return with_wide_element(args.element, [&](auto w) {
+    return launch(kmeans_init_kernel<decltype(w)>, grid_of(args.images), kInitThreads, 0, stream,
+                  args);
+  });
+}
+
+}  // namespace disco_fast

@@ -1,0 +1,107 @@
+// First centers of K-Means. The generator is a hash of (seed, draw, point), the same as in
+// reference.py, so that a draw needs no state and no order.
+#pragma once
+
+#include "common.cuh"
+
+namespace disco_fast {
+
+constexpr int kInitThreads = 1024;
+constexpr int kInitWarps = kInitThreads / kWarp;
+
+__host__ __device__ constexpr uint32_t mix(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+// Word i of a draw.
+class RandomWords {
+ public:
+  __device__ RandomWords(int64_t seed, int64_t draw)
+      : key_(mix(mix(uint32_t(seed) ^ mix(uint32_t(uint64_t(seed) >> 32) + 0x9e3779b9u)) ^
+                 (uint32_t(draw) + 0x85ebca6bu))) {}
+  __device__ uint32_t operator[](int64_t index) const { return mix(key_ ^ uint32_t(index)); }
+
+ private:
+  uint32_t key_;
+};
+
+// The `count` smallest words of the first draw, in order. Words of different points differ, for the
+// hash is a bijection.
+__device__ __forceinline__ void init_random(const KMeansInitArgs& a, int count, int64_t* init,
+                                            Best<int64_t>* board) {
+  const RandomWords words(a.seed, 0);
+  int64_t previous = -1;  // the last word taken
+  for (int k = 0; k < count; ++k) {
+    Best<int64_t> mine = {-(int64_t(1) << 32), 0};
+    for (int64_t p = threadIdx.x; p < a.points; p += kInitThreads) {
+      const Best<int64_t> candidate = {-int64_t(words[p]), p};
+      if (-candidate.key > previous && candidate.beats(mine)) mine = candidate;
+    }
+    const Best<int64_t> smallest = block_best(mine, board);
+    __syncthreads();  // the board has been read
+    previous = -smallest.key;
+    if (threadIdx.x == 0) init[k] = smallest.index;
+  }
+}
+
+// Squared distance of two points, by a warp; every lane gets it.
+template <class W>
+__device__ __forceinline__ W warp_distance(const W* a, const W* b, int64_t dims) {
+  W total = 0;
+  for (int64_t d = threadIdx.x % kWarp; d < dims; d += kWarp) {
+    const W difference = a[d] - b[d];
+    total = fma(difference, difference, total);
+  }
+  return warp_sum(total);
+}
+
+// Each further center is drawn with a chance proportional to the squared distance to the nearest so
+// far: the winner of an exponential race, -log(u) / d^2, smallest first.
+template <class W>
+__device__ __forceinline__ void init_plus_plus(const KMeansInitArgs& a, int64_t image,
+                                               int64_t* init, Best<double>* board) {
+  const W* data = static_cast<const W*>(a.data) + image * a.points * a.dims;
+  W* nearest = static_cast<W*>(a.nearest) + image * a.points;
+  const int lane = threadIdx.x % kWarp;
+  int64_t latest = init[0];
+  for (int draw = 1; draw < int(a.clusters); ++draw) {
+    const RandomWords words(a.seed, draw);
+    Best<double> mine = {-double(INFINITY), a.points};
+    for (int64_t p = threadIdx.x / kWarp; p < a.points; p += kInitWarps) {
+      const W distance = warp_distance(data + p * a.dims, data + latest * a.dims, a.dims);
+      if (lane != 0) continue;
+      W least = draw == 1 || distance < nearest[p] ? distance : nearest[p];
+      if (p == latest) least = -1;  // taken; stays the least
+      nearest[p] = least;
+      if (least < 0) continue;
+      const double uniform = (double(words[p]) + 1) * (1.0 / 4294967296.0);
+      // Finite even where d = 0, so that no point is taken twice.
+      const double race = -log(uniform) / (double(least) > 1e-30 ? double(least) : 1e-30);
+      const Best<double> candidate = {-race, p};
+      if (candidate.beats(mine)) mine = candidate;
+    }
+    latest = block_best(mine, board).index;
+    __syncthreads();  // the board has been read
+    latest = latest < a.points ? latest : 0;
+    if (threadIdx.x == 0) init[draw] = latest;
+  }
+}
+
+// Grid: images.
+template <class W>
+__global__ void __launch_bounds__(kInitThreads) kmeans_init_kernel(const KMeansInitArgs a) {
+  __shared__ Best<int64_t> words_board[kInitWarps];
+  __shared__ Best<double> race_board[kInitWarps];
+  int64_t* init = a.init + int64_t(blockIdx.x) * a.clusters;
+  if (!a.plus_plus) {
+    init_random(a, int(a.clusters), init, words_board);
+    return;
+  }
+  init_random(a, 1, init, words_board);
+  __syncthreads();  // thread 0 has written the first center
+  init_plus_plus<W>(a, blockIdx.x, init, race_board);
+}
+
+}  // namespace disco_fast

@@ -1,0 +1,103 @@
+// The host side of a launch: grid, shared memory, and the kernel for an element type and a layout.
+#pragma once
+
+#include "cells.cuh"
+#include "kernels.h"
+
+namespace disco_fast {
+
+// Launches kernel(args...), allowing as much dynamic shared memory as is asked for.
+template <class... Params, class... Args>
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, size_t shared,
+                   cudaStream_t stream, const Args&... args) {
+  constexpr size_t kWithoutAsking = 48 * 1024;
+  if (shared > kWithoutAsking) {
+    const cudaError_t refused =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    if (refused != cudaSuccess) return refused;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, args...);
+}
+
+// A grid of x by y blocks. CUDA allows 2^31 - 1 by 65,535 of them.
+inline bool fits_grid(int64_t x, int64_t y) { return x < (int64_t(1) << 31) && y < (1 << 16); }
+inline dim3 grid_of(int64_t x, int64_t y = 1) { return dim3(unsigned(x), unsigned(y)); }
+
+template <class Body>
+cudaError_t with_element(Element element, const Body& body) {
+  switch (element) {
+    case Element::kFloat32:
+      return body(float{});
+    case Element::kFloat64:
+      return body(double{});
+    case Element::kBFloat16:
+      return body(__nv_bfloat16{});
+    case Element::kFloat16:
+      return body(__half{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+template <class Body>
+cudaError_t with_wide_element(Element element, const Body& body) {
+  return element == Element::kFloat64 ? body(double{}) : body(float{});
+}
+
+// All four strides and the address are multiples of `count` elements, the image's and channel's
+// only where there are several.
+template <class T>
+bool divisible(const View& view, int64_t count, bool along_row) {
+  const int64_t across = along_row ? view.channel : view.column;
+  const bool aligned = reinterpret_cast<uintptr_t>(view.data) % (count * sizeof(T)) == 0;
+  return aligned && view.image % count == 0 && view.row % count == 0 && across % count == 0;
+}
+
+// How [N, C, H, W] features can be moved.
+template <class T>
+Layout layout_of(const View& features, const Grid& grid, int64_t channels) {
+  constexpr int kPixels = kRun<T, Layout::kPlanar>;
+  if (features.column == 1 && grid.cell % kPixels == 0 && divisible<T>(features, kPixels, true)) {
+    return Layout::kPlanar;
+  }
+  if (features.channel == 1 && channels % kQuad == 0 && divisible<T>(features, kQuad, false)) {
+    return Layout::kInterleaved;
+  }
+  return Layout::kScalar;
+}
+
+template <Layout L>
+struct LayoutTag {
+  static constexpr Layout value = L;
+};
+
+template <class Body>
+cudaError_t with_layout(Layout layout, const Body& body) {
+  switch (layout) {
+    case Layout::kScalar:
+      return body(LayoutTag<Layout::kScalar>{});
+    case Layout::kPlanar:
+      return body(LayoutTag<Layout::kPlanar>{});
+    case Layout::kInterleaved:
+      return body(LayoutTag<Layout::kInterleaved>{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+// Quads of channels that the threads of a block share: a power of two.
+inline int quads_for(int64_t channels) {
+  int quads = 1;
+  while (quads < kMaxQuads && quads * kQuad < channels) quads *= 2;
+  return quads;
+}
+
+// Blocks of channels; one even where there are none, for the weights.
+inline int64_t channel_blocks(int64_t channels) {
+  return channels > 0 ? ceil_div(channels, kMaxQuads * kQuad) : 1;
+}
+
+}  // namespace disco_fast

@@ -1,0 +1,85 @@
+// SP-Diffusion. A thread keeps the nine candidate tokens of its quad of channels in registers,
+// while the cell's association passes through shared memory; every output value is written once.
+#pragma once
+
+#include "cells.cuh"
+
+namespace disco_fast {
+
+// Writes the thread's quad for its runs of the tile.
+template <class T, Layout L>
+__device__ __forceinline__ void diffuse_runs(const View& features, T* corner, int first, int size,
+                                             int channels, const Share& share,
+                                             const Wide<T>* weights,
+                                             const Wide<T> (*token)[kQuad]) {
+  typedef Wide<T> W;
+  constexpr int kPixels = kRun<T, L>;
+  const int left = size * size - first, count = left < kTile ? left : kTile;
+  for (int p = share.group * kPixels; p < count; p += share.groups * kPixels) {
+    Run<T, L> run;
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v) {
+      W weight[9];
+      load_weights(weights + (p + v) * kPitch, weight);
+#pragma unroll
+      for (int j = 0; j < kQuad; ++j) {
+        W mix = 0;
+#pragma unroll
+        for (int slot = 0; slot < 9; ++slot) mix += weight[slot] * token[slot][j];
+        run.at(v, j) = narrow<T>(mix);
+      }
+    }
+    run.store(corner + pixel_offset(features, first + p, size), features, share, channels);
+  }
+}
+
+// Grid: cells of all images x blocks of 64 channels; the first block of channels also copies the
+// leading channel.
+template <class T, Layout L>
+__global__ void __launch_bounds__(kCellThreads, (kCellBlocks<T, L>))
+    diffuse_kernel(const DiffuseArgs a, const int quads) {
+  typedef Wide<T> W;
+  constexpr int kTokenPitch = kMaxQuads * kQuad;
+  __shared__ __align__(16) W weights[kTile * kPitch];
+  __shared__ W tokens[9 * kTokenPitch];
+  const int64_t first_channel = int64_t(blockIdx.y) * kTokenPitch;
+  const Cell cell(a.grid, blockIdx.x);
+  const Share share(quads);
+  const int size = int(a.grid.cell), area = size * size, t = threadIdx.x;
+  const int64_t left = a.channels - first_channel;
+  const int channels = int(left < kTokenPitch ? left : kTokenPitch);
+  const bool leads = a.lead.data != nullptr;
+  T* corner = cell_corner<T>(a.features, a.grid, cell);
+  const T* association = cell_corner<const T>(a.association, a.grid, cell);
+
+  pack_tokens(a.tokens, a.grid, cell, first_channel, channels, kTokenPitch, tokens);
+  __syncthreads();
+  W token[9][kQuad];
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) {
+#pragma unroll
+    for (int j = 0; j < kQuad; ++j)
+      token[slot][j] = tokens[slot * kTokenPitch + share.channel<L>(j)];
+  }
+  for (int first = 0; first < area; first += kTile) {
+    if (first > 0) __syncthreads();  // the last tile has been read
+    if (first + t < area) {
+      W values[9];
+      load_candidates<T>(a.association, association, first + t, size, values);
+      drop_outside(a.grid, cell, values);
+      store_weights(weights + t * kPitch, values);
+      if (leads && blockIdx.y == 0) {
+        const T* from = cell_corner<const T>(a.lead, a.grid, cell);
+        corner[pixel_offset(a.features, first + t, size)] =
+            from[pixel_offset(a.lead, first + t, size)];
+      }
+    }
+    __syncthreads();
+    if (share.channel<L>(0) < channels) {
+      diffuse_runs<T, L>(a.features, corner + (first_channel + leads) * a.features.channel, first,
+                         size, channels, share, weights, token);
+    }
+  }
+}
+
+}  // namespace disco_fast

@@ -1,0 +1,224 @@
+// SP-Pooling and superpixel sizes. Two kernels: each cell adds up its pixels for its nine
+// candidates, reading the features once; then each superpixel adds up what the nine cells around it
+// have for it, in a fixed order. No atomics on floats, so two runs give the same bits.
+#pragma once
+
+#include "cells.cuh"
+
+namespace disco_fast {
+
+constexpr int kParts = 16;  // parts of a tile in which weights are added up
+constexpr int kCellWarps = kCellThreads / kWarp;
+constexpr int kGatherThreads = 256;
+constexpr int kGatherTile = kWarp;  // superpixels and channels of a gathering block
+
+// Shared memory of aggregate_kernel: first the weights of a tile, in the end sums of the warps.
+template <class W>
+struct AggregateShared {
+  static constexpr int kWeights = kTile * kPitch;
+  static constexpr int kSums = kCellWarps * 9 * kMaxQuads * kQuad;
+  alignas(16) W values[kWeights > kSums ? kWeights : kSums];
+  short winners[kTile];  // bit `slot`: the pixel joins that candidate
+  W part_weight[9 * kParts];
+  int part_wins[9 * kParts];
+};
+
+// Which candidates a pixel joins: all that tie for the maximum, none where one is NaN.
+template <class W>
+__device__ __forceinline__ short winners_of(const W* values) {
+  W best = values[0];
+  bool ordered = values[0] == values[0];
+#pragma unroll
+  for (int slot = 1; slot < 9; ++slot) {
+    best = values[slot] > best ? values[slot] : best;
+    ordered = ordered && values[slot] == values[slot];
+  }
+  int winners = 0;
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) winners |= (values[slot] == best) << slot;
+  return short(ordered ? winners : 0);
+}
+
+// Fills the tile that begins at pixel `first` of the cell; pixels beyond its end weigh nothing.
+template <class T>
+__device__ __forceinline__ void fill_tile(const AggregateArgs& a, const Cell& cell, int first,
+                                          AggregateShared<Wide<T>>& shared) {
+  const int t = threadIdx.x, size = int(a.grid.cell), index = first + t;
+  Wide<T> values[9] = {};
+  short winners = 0;
+  if (index < size * size) {
+    const T* corner = cell_corner<const T>(a.association, a.grid, cell);
+    load_candidates<T>(a.association, corner, index, size, values);
+    if (a.wins != nullptr) winners = winners_of(values);
+    drop_outside(a.grid, cell, values);
+  }
+  store_weights(shared.values + t * kPitch, values);
+  shared.winners[t] = winners;
+}
+
+// Threads 0..143 each add up one slot of one part of the tile.
+template <class W>
+__device__ __forceinline__ void add_part(const AggregateShared<W>& shared, W& weight, int& wins) {
+  const int slot = threadIdx.x % 9, part = threadIdx.x / 9;
+  if (part >= kParts) return;
+  for (int i = 0; i < kTile / kParts; ++i) {
+    const int pixel = i * kParts + part;
+    weight += shared.values[pixel * kPitch + slot];
+    wins += shared.winners[pixel] >> slot & 1;
+  }
+}
+
+// Adds the thread's quad over its runs of the tile to total[slot][j].
+template <class T, Layout L>
+__device__ __forceinline__ void add_runs(const View& features, const T* corner, int first, int size,
+                                         int channels, const Share& share, const Wide<T>* weights,
+                                         Wide<T> (*total)[kQuad]) {
+  typedef Wide<T> W;
+  constexpr int kPixels = kRun<T, L>;
+  const int left = size * size - first, count = left < kTile ? left : kTile;
+  for (int p = share.group * kPixels; p < count; p += share.groups * kPixels) {
+    Run<T, L> run;
+    run.load(corner + pixel_offset(features, first + p, size), features, share, channels);
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v) {
+      W weight[9];
+      load_weights(weights + (p + v) * kPitch, weight);
+#pragma unroll
+      for (int j = 0; j < kQuad; ++j) {
+        const W value = widen(run.at(v, j));
+#pragma unroll
+        for (int slot = 0; slot < 9; ++slot) total[slot][j] += weight[slot] * value;
+      }
+    }
+  }
+}
+
+// Adds up the threads' totals over their groups and stores partial[slot][channel] of the cell.
+template <Layout L, class W>
+__device__ __forceinline__ void store_partial(const Share& share, int channels, W (*total)[kQuad],
+                                              W* board, W* partial, int64_t stride) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int pitch = share.quads * kQuad;
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) {
+#pragma unroll
+    for (int j = 0; j < kQuad; ++j) {
+      W value = total[slot][j];
+      for (int offset = kWarp / 2; offset >= share.quads; offset /= 2) {
+        value += __shfl_xor_sync(kAllLanes, value, offset);
+      }
+      if (lane < share.quads) board[(warp * 9 + slot) * pitch + share.channel<L>(j)] = value;
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 9 * pitch; i += kCellThreads) {
+    const int slot = i / pitch, c = i % pitch;
+    if (c >= channels) continue;
+    W sum = 0;
+#pragma unroll
+    for (int w = 0; w < kCellWarps; ++w) sum += board[(w * 9 + slot) * pitch + c];
+    partial[slot * stride + c] = sum;
+  }
+}
+
+// Grid: cells of all images x blocks of 64 channels; the first block of channels also does weights
+// and wins.
+template <class T, Layout L>
+__global__ void __launch_bounds__(kCellThreads, (kCellBlocks<T, L>))
+    aggregate_kernel(const AggregateArgs a, const int quads) {
+  typedef Wide<T> W;
+  __shared__ AggregateShared<W> shared;
+  const int64_t index = blockIdx.x, stride = a.channels + 1,
+                first_channel = blockIdx.y * int64_t(kMaxQuads * kQuad);
+  const Cell cell(a.grid, index);
+  const Share share(quads);
+  const int size = int(a.grid.cell), area = size * size;
+  const int64_t left = a.channels - first_channel;
+  const int channels = int(left < kMaxQuads * kQuad ? left : kMaxQuads * kQuad);
+  const T* corner = nullptr;
+  if (channels > 0) {
+    corner = cell_corner<const T>(a.features, a.grid, cell) + first_channel * a.features.channel;
+  }
+  W* partial = static_cast<W*>(a.partial) + index * 9 * stride;
+
+  W total[9][kQuad] = {}, weight = 0;
+  int wins = 0;
+  for (int first = 0; first < area; first += kTile) {
+    if (first > 0) __syncthreads();  // the last tile has been read
+    fill_tile<T>(a, cell, first, shared);
+    __syncthreads();
+    if (share.channel<L>(0) < channels) {
+      add_runs<T, L>(a.features, corner, first, size, channels, share, shared.values, total);
+    }
+    if (blockIdx.y == 0) add_part(shared, weight, wins);
+  }
+  __syncthreads();  // the weights have been read: their place is taken by sums
+  if (blockIdx.y == 0 && threadIdx.x < 9 * kParts) {
+    shared.part_weight[threadIdx.x] = weight;
+    shared.part_wins[threadIdx.x] = wins;
+  }
+  store_partial<L>(share, channels, total, shared.values, partial + first_channel, stride);
+  if (blockIdx.y == 0 && threadIdx.x < 9) {
+    W weight_sum = 0;
+    int wins_sum = 0;
+    for (int part = 0; part < kParts; ++part) {
+      weight_sum += shared.part_weight[part * 9 + threadIdx.x];
+      wins_sum += shared.part_wins[part * 9 + threadIdx.x];
+    }
+    partial[threadIdx.x * stride + a.channels] = weight_sum;
+    if (a.wins != nullptr) a.wins[index * 9 + threadIdx.x] = wins_sum;
+  }
+}
+
+// Sum of what the cells around superpixel `position` have for it at `from` (a [cells, 9, stride]
+// array).
+template <class W>
+__device__ __forceinline__ W gather(const Grid& grid, int position, const W* from, int64_t stride) {
+  const int row = position / int(grid.columns), column = position % int(grid.columns);
+  W total = 0;
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) {
+    // The cell in direction `slot` sees this superpixel in the opposite direction.
+    const int other = neighbour(grid, row, column, slot);
+    if (other >= 0) total += from[(int64_t(other) * 9 + 8 - slot) * stride];
+  }
+  return total;
+}
+
+// Grid: 32 superpixels of an image x 32 channels. A warp reads along channels; the results pass
+// through shared memory, so that they are written along superpixels.
+template <class W>
+__global__ void __launch_bounds__(kGatherThreads) gather_kernel(const AggregateArgs a) {
+  __shared__ W sums[kGatherTile][kGatherTile + 1];
+  const int cells = int(a.grid.cells()), tiles = int(ceil_div(cells, kGatherTile));
+  const int64_t image = blockIdx.x / tiles, stride = a.channels + 1;
+  const int first = int(blockIdx.x % tiles) * kGatherTile;
+  const int64_t first_channel = int64_t(blockIdx.y) * kGatherTile;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const W* partial = static_cast<const W*>(a.partial) + image * cells * 9 * stride;
+  const W area = W(a.grid.cell * a.grid.cell);
+
+  for (int i = warp; i < kGatherTile && first + i < cells; i += kGatherThreads / kWarp) {
+    const W weight = gather(a.grid, first + i, partial + a.channels, stride) / area;
+    const W divisor = a.normalize ? (weight + W(1e-8)) * area : area;
+    const int64_t c = first_channel + lane;
+    if (c < a.channels) sums[i][lane] = gather(a.grid, first + i, partial + c, stride) / divisor;
+    if (blockIdx.y == 0 && lane == 0) {
+      const int64_t superpixel = image * cells + first + i;
+      static_cast<W*>(a.weight)[superpixel] = weight;
+      if (a.wins != nullptr) {
+        const int wins = gather(a.grid, first + i, a.wins + image * cells * 9, int64_t(1));
+        static_cast<W*>(a.size)[superpixel] = W(wins) / area;
+      }
+    }
+  }
+  __syncthreads();
+  if (first + lane >= cells) return;
+  W* out = static_cast<W*>(a.sums) + image * a.channels * cells + first + lane;
+  for (int i = warp; i < kGatherTile && first_channel + i < a.channels;
+       i += kGatherThreads / kWarp) {
+    out[(first_channel + i) * cells] = sums[lane][i];
+  }
+}
+
+}  // namespace disco_fast

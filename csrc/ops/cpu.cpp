@@ -1,0 +1,110 @@
+// The CPU half: the kernels of the best instruction set on torch's thread pool.
+#include "../cpu/kernels.h"
+#include "ops.h"
+
+namespace disco_fast {
+namespace {
+
+// Runs items 0..count-1 on torch's thread pool; `cost` is one item's work in nanoseconds, roughly.
+template <class Body>
+void in_parallel(int64_t count, int64_t cost, const Body& body) {
+  constexpr int64_t kWorthAThread = 20'000;  // below some 20 us, waking another thread costs more
+  const int64_t grain = kWorthAThread / (cost > 0 ? cost : 1) + 1;
+  torch::stable::parallel_for(0, count, grain, body);
+}
+
+// Measured at 64 channels, cells of 16 x 16: some 5 us a cell, in proportion to its channels and
+// area.
+int64_t cell_cost(const Grid& grid, int64_t channels) {
+  return grid.cell * grid.cell * channels / 4;
+}
+
+struct CpuBackend {
+  // In place where columns or channels are adjacent, else a contiguous copy.
+  static Tensor readable(const Tensor& t) {
+    const bool planar = t.stride(3) == 1, interleaved = t.stride(1) == 1;
+    return planar || interleaved ? t : torch::stable::contiguous(t);
+  }
+
+  static void check_init(const Tensor& index, int64_t points) {
+    const int64_t* first = static_cast<const int64_t*>(index.const_data_ptr());
+    for (int64_t i = 0; i < index.numel(); ++i) {
+      DISCO_FAST_CHECK(first[i] >= 0 && first[i] < points, "indices must be within 0..", points - 1,
+                       ", got ", first[i]);
+    }
+  }
+
+  static std::optional<Tensor> workspace(const KMeansArgs&, const Tensor&) { return std::nullopt; }
+  static std::optional<Tensor> init_scratch(const Tensor&) { return std::nullopt; }
+
+  static void run(const AggregateArgs& args, const Tensor&) {
+    const Kernels& kernels = best_kernels();
+    const int64_t cells = args.grid.images * args.grid.cells();
+    if (args.channels > 0) {
+      in_parallel(cells, cell_cost(args.grid, args.channels),
+                  [&](int64_t begin, int64_t end) { kernels.aggregate_cells(args, begin, end); });
+      in_parallel(cells, 9 * args.channels / 8,
+                  [&](int64_t begin, int64_t end) { kernels.gather_cells(args, begin, end); });
+    }
+    if (args.wins == nullptr) return;
+    const SizeArgs size = {args.element, args.grid, args.association, args.wins, args.size};
+    in_parallel(cells, 10 * args.grid.cell * args.grid.cell,
+                [&](int64_t begin, int64_t end) { kernels.count_wins(size, begin, end); });
+    in_parallel(cells, 20,
+                [&](int64_t begin, int64_t end) { kernels.gather_wins(size, begin, end); });
+  }
+
+  static void run(const DiffuseArgs& args, const Tensor&) {
+    in_parallel(
+        args.grid.images * args.grid.cells(), cell_cost(args.grid, args.channels),
+        [&](int64_t begin, int64_t end) { best_kernels().diffuse_cells(args, begin, end); });
+  }
+
+  static void run(const CorrelateArgs& args, const Tensor&) {
+    in_parallel(
+        args.grid.images * args.grid.cells(), cell_cost(args.grid, args.channels),
+        [&](int64_t begin, int64_t end) { best_kernels().correlate_cells(args, begin, end); });
+  }
+
+  static void run(const KMeansArgs& args, const Tensor&) {
+    in_parallel(
+        args.images, args.points * args.dims * args.clusters,
+        [&](int64_t begin, int64_t end) { best_kernels().kmeans_images(args, begin, end); });
+  }
+
+  static void run(const KMeansInitArgs& args, const Tensor&) {
+    in_parallel(
+        args.images, args.points * (args.dims + 20) * args.clusters,
+        [&](int64_t begin, int64_t end) { best_kernels().kmeans_init_images(args, begin, end); });
+  }
+
+  static void run(const AnchorArgs& args, const Tensor&) {
+    in_parallel(
+        args.images, args.clusters * (args.points + 2 * args.bins),
+        [&](int64_t begin, int64_t end) { best_kernels().anchor_images(args, begin, end); });
+  }
+
+  static void run(const LightnessArgs& args, const Tensor&) {
+    in_parallel(args.images * args.pixels, 2, [&](int64_t begin, int64_t end) {
+      best_kernels().lightness_pixels(args, begin, end);
+    });
+  }
+
+  static void run(const RgbArgs& args, const Tensor&) {
+    in_parallel(args.images * args.rows, 5 * args.columns,
+                [&](int64_t begin, int64_t end) { best_kernels().rgb_rows(args, begin, end); });
+  }
+};
+
+std::string instruction_set() { return best_kernels().name; }
+
+}  // namespace
+}  // namespace disco_fast
+
+STABLE_TORCH_LIBRARY_IMPL(disco_fast, CPU, m) {
+  disco_fast::Ops<disco_fast::CpuBackend>::register_all(m);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(disco_fast, CompositeExplicitAutograd, m) {
+  m.impl("_instruction_set", TORCH_BOX(&disco_fast::instruction_set));
+}

@@ -1,0 +1,96 @@
+// The CUDA kernels as a backend of the ops: on the tensor's device, on its current stream.
+#pragma once
+
+#include <string>
+
+#include "../kernels/kernels.h"
+#include "ops.h"
+
+namespace disco_fast {
+
+// The stream that work on `device` has to be put on.
+cudaStream_t current_stream(int device);
+
+inline void check(cudaError_t error, const char* op) {
+  const char* advice = error == cudaErrorNoKernelImageForDevice
+                           ? "; `disco-fast info` says for which GPUs this was built, and building "
+                             "with DISCO_FAST_CUDA_ARCHS set to this one's mends it"
+                           : "";
+  DISCO_FAST_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error), advice);
+}
+
+// Makes `device` current for its lifetime. By the CUDA runtime that this library is linked with: it
+// and torch's agree through the driver, but each has its own idea of the current device.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check(cudaGetDevice(&before_), "current device");
+    if (device >= 0 && device != before_) check(cudaSetDevice(device), "current device");
+  }
+  ~OnDevice() { cudaSetDevice(before_); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+struct CudaBackend {
+  // The kernels read any strides in place.
+  static Tensor readable(const Tensor& t) { return t; }
+
+  // Looking at an index would wait for the device. The kernels stay inside the image whatever it
+  // is.
+  static void check_init(const Tensor&, int64_t) {}
+
+  static std::optional<Tensor> workspace(const KMeansArgs& args, const Tensor& like) {
+    const OnDevice guard(like.get_device_index());
+    cudaError_t error = cudaSuccess;
+    const int64_t bytes = kmeans_workspace(args, &error);
+    DISCO_FAST_CHECK(error == cudaSuccess, "kmeans: ", args.points, " points of ", args.dims,
+                     " dimensions and ", args.clusters,
+                     " clusters do not fit this device: ", cudaGetErrorString(error));
+    if (bytes == 0) return std::nullopt;
+    return new_tensor(like, {bytes}, ScalarType::Byte);
+  }
+
+  static std::optional<Tensor> init_scratch(const Tensor& points) {
+    return new_tensor(points, {points.size(0), points.size(1)}, points.scalar_type());
+  }
+
+  static void run(const AggregateArgs& args, const Tensor& on) {
+    launch(launch_aggregate, args, on, "sp_pool");
+  }
+  static void run(const DiffuseArgs& args, const Tensor& on) {
+    launch(launch_diffuse, args, on, "sp_diffuse");
+  }
+  static void run(const CorrelateArgs& args, const Tensor& on) {
+    launch(launch_correlate, args, on, "sp_correlate");
+  }
+  static void run(const KMeansArgs& args, const Tensor& on) {
+    launch(launch_kmeans, args, on, "kmeans");
+  }
+  static void run(const KMeansInitArgs& args, const Tensor& on) {
+    launch(launch_kmeans_init, args, on, "kmeans_init");
+  }
+  static void run(const AnchorArgs& args, const Tensor& on) {
+    launch(launch_anchors, args, on, "anchors");
+  }
+  static void run(const LightnessArgs& args, const Tensor& on) {
+    launch(launch_lightness, args, on, "rgb_to_l");
+  }
+  static void run(const RgbArgs& args, const Tensor& on) {
+    launch(launch_rgb, args, on, "lab_to_rgb");
+  }
+
+ private:
+  template <class Args>
+  static void launch(cudaError_t (*launcher)(const Args&, cudaStream_t), const Args& args,
+                     const Tensor& on, const char* op) {
+    const int device = on.get_device_index();
+    const OnDevice guard(device);
+    check(launcher(args, current_stream(device)), op);
+  }
+};
+
+}  // namespace disco_fast
