@@ -2,9 +2,7 @@
 // and by the tensor layer that fills it in; no torch header.
 #pragma once
 
-#if !defined(__CUDACC_RTC__)
 #include <cstdint>
-#endif
 
 namespace disco_fast {
 

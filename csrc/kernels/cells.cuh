@@ -21,17 +21,25 @@ constexpr int kMaxQuads = 16;        // so at most 64 channels of a block
 // kInterleaved: four neighbouring channels; kScalar: any strides.
 enum class Layout { kScalar, kPlanar, kInterleaved };
 
-// Pixels that a thread moves at once.
+// Neighbouring pixels that a thread works on at once: enough to have 32 to 64 bytes on their way.
 template <class T, Layout L>
-constexpr int kRun = L == Layout::kPlanar ? 16 / int(sizeof(T)) : 1;
+constexpr int kRun = L == Layout::kPlanar        ? 16 / int(sizeof(T))
+                     : L == Layout::kInterleaved ? 4
+                                                 : 1;
 
-// Blocks that must fit on a multiprocessor at once, which bounds the registers of a thread. A
-// planar run keeps 64 bytes of every thread in flight, so two are enough to keep DRAM busy. Doubles
-// take twice the registers and are there to check gradients, not for speed.
-template <class T, Layout L>
-constexpr int kCellBlocks = sizeof(T) == 8         ? 1
-                            : L == Layout::kPlanar ? 2
-                                                   : 3;
+// Blocks that must fit on a multiprocessor at once, which bounds the registers of a thread: three,
+// or two where a thread keeps much in flight (`deep`; one if bf16 has no instructions of its own
+// and takes more registers). Doubles take twice the registers and are there to check gradients, not
+// for speed.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kDeepBlocks = 1;
+#else
+constexpr int kDeepBlocks = 2;
+#endif
+template <class T>
+constexpr int cell_blocks(bool deep) {
+  return sizeof(T) == 8 ? 1 : deep ? kDeepBlocks : 3;
+}
 
 struct Cell {
   __device__ __forceinline__ Cell(const Grid& grid, int64_t index)
@@ -95,9 +103,9 @@ class Run {
                                        int channels) {
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
-      const int c = share.channel<L>(i);
       packs_[i] = {};
-      if (c < channels) packs_[i] = load_pack<kWidth>(pixel + c * view.channel);
+      const T* from = pixel + offset(view, share, i);
+      if (present(share, channels, i)) packs_[i] = load_pack<kWidth>(from);
     }
   }
 
@@ -106,20 +114,29 @@ class Run {
                                         int channels) const {
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
-      const int c = share.channel<L>(i);
-      if (c < channels) store_pack(pixel + c * view.channel, packs_[i]);
+      if (present(share, channels, i)) store_pack(pixel + offset(view, share, i), packs_[i]);
     }
   }
 
   // Channel j of the quad at pixel v of the run.
   __device__ __forceinline__ T& at(int v, int j) {
-    return kInterleaved ? packs_[0].value[j] : packs_[j].value[v];
+    return kInterleaved ? packs_[v].value[j] : packs_[j].value[v];
   }
 
  private:
+  // Interleaved: a pack per pixel, of the quad's channels; else a pack per channel, of the pixels.
   static constexpr bool kInterleaved = L == Layout::kInterleaved;
-  static constexpr int kPacks = kInterleaved ? 1 : kQuad;
+  static constexpr int kPacks = kInterleaved ? kRun<T, L> : kQuad;
   static constexpr int kWidth = kInterleaved ? kQuad : kRun<T, L>;
+
+  __device__ __forceinline__ static int64_t offset(const View& view, const Share& share, int i) {
+    return kInterleaved ? share.channel<L>(0) + i * view.column
+                        : share.channel<L>(i) * view.channel;
+  }
+  __device__ __forceinline__ static bool present(const Share& share, int channels, int i) {
+    return share.channel<L>(kInterleaved ? 0 : i) < channels;
+  }
+
   Pack<T, kWidth> packs_[kPacks];
 };
 

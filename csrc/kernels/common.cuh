@@ -3,9 +3,9 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#if !defined(__CUDACC_RTC__)
 #include <cuda_runtime.h>
-#endif
+
+#include <cmath>
 
 #include "../args.h"
 

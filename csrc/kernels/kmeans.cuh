@@ -93,7 +93,7 @@ __device__ __forceinline__ void assign(const KMeansImage<W>& m, const KMeansPlan
         center[j] = m.centers + (k + j < last ? k + j : last) * plan.pitch;
       }
       W total[kCenters] = {};
-#pragma unroll 2  // more takes registers that nothing is left for
+#pragma unroll(sizeof(W) == 8 ? 1 : 2)  // more takes registers that are not there
       for (int d = 0; d < m.dims; d += kDims) {
         const Pack<W, kDims> x = load_pack<kDims>(point + d);
 #pragma unroll

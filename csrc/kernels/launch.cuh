@@ -64,7 +64,8 @@ Layout layout_of(const View& features, const Grid& grid, int64_t channels) {
   if (features.column == 1 && grid.cell % kPixels == 0 && divisible<T>(features, kPixels, true)) {
     return Layout::kPlanar;
   }
-  if (features.channel == 1 && channels % kQuad == 0 && divisible<T>(features, kQuad, false)) {
+  if (features.channel == 1 && grid.cell % kRun<T, Layout::kInterleaved> == 0 &&
+      channels % kQuad == 0 && divisible<T>(features, kQuad, false)) {
     return Layout::kInterleaved;
   }
   return Layout::kScalar;

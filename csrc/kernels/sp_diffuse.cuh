@@ -36,7 +36,7 @@ __device__ __forceinline__ void diffuse_runs(const View& features, T* corner, in
 // Grid: cells of all images x blocks of 64 channels; the first block of channels also copies the
 // leading channel.
 template <class T, Layout L>
-__global__ void __launch_bounds__(kCellThreads, (kCellBlocks<T, L>))
+__global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L == Layout::kPlanar))
     diffuse_kernel(const DiffuseArgs a, const int quads) {
   typedef Wide<T> W;
   constexpr int kTokenPitch = kMaxQuads * kQuad;
@@ -52,32 +52,36 @@ __global__ void __launch_bounds__(kCellThreads, (kCellBlocks<T, L>))
   T* corner = cell_corner<T>(a.features, a.grid, cell);
   const T* association = cell_corner<const T>(a.association, a.grid, cell);
 
+  const auto fill_tile = [&](int first) {
+    if (first + t >= area) return;
+    W values[9];
+    load_candidates<T>(a.association, association, first + t, size, values);
+    drop_outside(a.grid, cell, values);
+    store_weights(weights + t * kPitch, values);
+    if (!leads || blockIdx.y > 0) return;
+    const T* from = cell_corner<const T>(a.lead, a.grid, cell);
+    corner[pixel_offset(a.features, first + t, size)] = from[pixel_offset(a.lead, first + t, size)];
+  };
   pack_tokens(a.tokens, a.grid, cell, first_channel, channels, kTokenPitch, tokens);
+  fill_tile(0);
   __syncthreads();
   W token[9][kQuad];
 #pragma unroll
   for (int slot = 0; slot < 9; ++slot) {
 #pragma unroll
-    for (int j = 0; j < kQuad; ++j)
+    for (int j = 0; j < kQuad; ++j) {
       token[slot][j] = tokens[slot * kTokenPitch + share.channel<L>(j)];
-  }
-  for (int first = 0; first < area; first += kTile) {
-    if (first > 0) __syncthreads();  // the last tile has been read
-    if (first + t < area) {
-      W values[9];
-      load_candidates<T>(a.association, association, first + t, size, values);
-      drop_outside(a.grid, cell, values);
-      store_weights(weights + t * kPitch, values);
-      if (leads && blockIdx.y == 0) {
-        const T* from = cell_corner<const T>(a.lead, a.grid, cell);
-        corner[pixel_offset(a.features, first + t, size)] =
-            from[pixel_offset(a.lead, first + t, size)];
-      }
     }
-    __syncthreads();
+  }
+  T* out = corner + (first_channel + leads) * a.features.channel;
+  for (int first = 0; first < area; first += kTile) {
+    if (first > 0) {
+      __syncthreads();  // the last tile has been read
+      fill_tile(first);
+      __syncthreads();
+    }
     if (share.channel<L>(0) < channels) {
-      diffuse_runs<T, L>(a.features, corner + (first_channel + leads) * a.features.channel, first,
-                         size, channels, share, weights, token);
+      diffuse_runs<T, L>(a.features, out, first, size, channels, share, weights, token);
     }
   }
 }

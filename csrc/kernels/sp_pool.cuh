@@ -68,27 +68,20 @@ __device__ __forceinline__ void add_part(const AggregateShared<W>& shared, W& we
   }
 }
 
-// Adds the thread's quad over its runs of the tile to total[slot][j].
+// Adds a run, whose first pixel has the weights at `weights`, to total[slot][j].
 template <class T, Layout L>
-__device__ __forceinline__ void add_runs(const View& features, const T* corner, int first, int size,
-                                         int channels, const Share& share, const Wide<T>* weights,
-                                         Wide<T> (*total)[kQuad]) {
+__device__ __forceinline__ void add_run(Run<T, L>& run, const Wide<T>* weights,
+                                        Wide<T> (*total)[kQuad]) {
   typedef Wide<T> W;
-  constexpr int kPixels = kRun<T, L>;
-  const int left = size * size - first, count = left < kTile ? left : kTile;
-  for (int p = share.group * kPixels; p < count; p += share.groups * kPixels) {
-    Run<T, L> run;
-    run.load(corner + pixel_offset(features, first + p, size), features, share, channels);
 #pragma unroll
-    for (int v = 0; v < kPixels; ++v) {
-      W weight[9];
-      load_weights(weights + (p + v) * kPitch, weight);
+  for (int v = 0; v < kRun<T, L>; ++v) {
+    W weight[9];
+    load_weights(weights + v * kPitch, weight);
 #pragma unroll
-      for (int j = 0; j < kQuad; ++j) {
-        const W value = widen(run.at(v, j));
+    for (int j = 0; j < kQuad; ++j) {
+      const W value = widen(run.at(v, j));
 #pragma unroll
-        for (int slot = 0; slot < 9; ++slot) total[slot][j] += weight[slot] * value;
-      }
+      for (int slot = 0; slot < 9; ++slot) total[slot][j] += weight[slot] * value;
     }
   }
 }
@@ -124,7 +117,7 @@ __device__ __forceinline__ void store_partial(const Share& share, int channels, 
 // Grid: cells of all images x blocks of 64 channels; the first block of channels also does weights
 // and wins.
 template <class T, Layout L>
-__global__ void __launch_bounds__(kCellThreads, (kCellBlocks<T, L>))
+__global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kScalar))
     aggregate_kernel(const AggregateArgs a, const int quads) {
   typedef Wide<T> W;
   __shared__ AggregateShared<W> shared;
@@ -143,12 +136,24 @@ __global__ void __launch_bounds__(kCellThreads, (kCellBlocks<T, L>))
 
   W total[9][kQuad] = {}, weight = 0;
   int wins = 0;
+  constexpr int kPixels = kRun<T, L>;
+  const int begin = share.group * kPixels, step = share.groups * kPixels;
+  const bool works = share.channel<L>(0) < channels;
   for (int first = 0; first < area; first += kTile) {
+    const int count = area - first < kTile ? area - first : kTile;
+    const auto load = [&](Run<T, L>& run, int p) {
+      run.load(corner + pixel_offset(a.features, first + p, size), a.features, share, channels);
+    };
+    // A run is on its way while the tile is filled, and while the one before it is added.
+    Run<T, L> run, next;
+    if (works && begin < count) load(run, begin);
     if (first > 0) __syncthreads();  // the last tile has been read
     fill_tile<T>(a, cell, first, shared);
     __syncthreads();
-    if (share.channel<L>(0) < channels) {
-      add_runs<T, L>(a.features, corner, first, size, channels, share, shared.values, total);
+    for (int p = begin; works && p < count; p += step) {
+      if (p + step < count) load(next, p + step);
+      add_run<T, L>(run, shared.values + p * kPitch, total);
+      run = next;
     }
     if (blockIdx.y == 0) add_part(shared, weight, wins);
   }
