@@ -83,7 +83,7 @@ POOL_CASES = (
     *(PoolCase(cell=cell, channels_last=last) for cell in (8, 32) for last in (False, True)),
     *(
         PoolCase(channels=c, channels_last=last)
-        for c in (1, 2, 3, 17, 66)
+        for c in (1, 2, 3, 17, 68)
         for last in (False, True)
     ),
     *(PoolCase(association=kind) for kind in ("one-hot", "uniform", "ties", "denormal")),
@@ -92,6 +92,8 @@ POOL_CASES = (
     PoolCase(rows=2, columns=1, cell=5, channels=7),
     PoolCase(images=1, rows=16, columns=16),
     PoolCase(images=9, rows=2, columns=2, channels=5),
+    PoolCase(images=257, rows=1, columns=1, channels=4, cell=8, channels_last=True),
+    *(PoolCase(images=1, channels=130, rows=2, channels_last=last) for last in (False, True)),
 )
 
 
@@ -133,4 +135,7 @@ CLUSTER_CASES = (
     ClusterCase(images=17, points=40, dims=2, clusters=3),
     ClusterCase(points=60, dims=4, clusters=6, kind="duplicates"),
     ClusterCase(images=1, points=4096, clusters=64),
+    ClusterCase(images=257, points=9, dims=2, clusters=2),
+    ClusterCase(images=1, points=300, dims=256, clusters=64),
+    ClusterCase(images=1, points=16384, dims=3, clusters=4),
 )

@@ -1,28 +1,81 @@
-"""Backends of the op tests: the specification, and each native half that is here."""
+"""Backends of the op tests: the specification, and each form of the ops that can run here.
+
+`FAIL_WITHOUT_CUDA=1` turns the skipping of what needs a GPU into failure.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from types import ModuleType
 
+import emulated
 import pytest
 import torch
+from torch.utils import _pytree
 
 from disco_fast import _library, ops, reference
 
 
+def need_gpu() -> None:
+    """Skip, or fail, where the CUDA kernels cannot run."""
+    half = _library.halves()[1]
+    if half.active and torch.cuda.is_available():
+        return
+    refuse = pytest.fail if os.environ.get("FAIL_WITHOUT_CUDA") == "1" else pytest.skip
+    refuse(f"cuda: {'no GPU is present' if half.active else half.why}")
+
+
+class OnGPU:
+    """The ops on the CUDA kernels for tensors of the CPU: arguments go there, results come back."""
+
+    def __getattr__(self, name: str):
+        function = getattr(ops, name, None) or getattr(torch.ops.disco_fast, name)
+
+        def call(*args, **kwargs):
+            args, kwargs = _pytree.tree_map_only(torch.Tensor, torch.Tensor.cuda, (args, kwargs))
+            return _pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, function(*args, **kwargs))
+
+        return call
+
+
 @pytest.fixture
 def native() -> ModuleType:
-    """The ops on the native library."""
+    """The ops on the CPU library."""
     half = _library.halves()[0]
     if not half.active:
         pytest.skip(half.why)
     return ops
 
 
-@pytest.fixture(params=["specification", "cpu"])
-def backend(request: pytest.FixtureRequest) -> ModuleType:
-    """A namespace with every op."""
-    return reference if request.param == "specification" else request.getfixturevalue("native")
+@pytest.fixture
+def emulated_gpu() -> Iterator[ModuleType]:
+    """The ops on the emulated CUDA kernels."""
+    if emulated.MISSING:
+        pytest.skip(emulated.REASON)
+    with emulated.on_emulated_gpu():
+        yield ops
+
+
+@pytest.fixture(params=["specification", "cpu", "emulated", "cuda"])
+def backend(request: pytest.FixtureRequest) -> ModuleType | OnGPU:
+    """A namespace with every op, for tensors of the CPU."""
+    if request.param == "specification":
+        return reference
+    if request.param == "cuda":
+        need_gpu()
+        return OnGPU()
+    return request.getfixturevalue("native" if request.param == "cpu" else "emulated_gpu")
+
+
+@pytest.fixture(params=["cpu", "emulated", "cuda"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where `disco_fast.ops` runs on kernels."""
+    if request.param == "cuda":
+        need_gpu()
+        return torch.device("cuda")
+    request.getfixturevalue("native" if request.param == "cpu" else "emulated_gpu")
+    return torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import emulated
 import pytest
 import torch
 from cases import CLUSTER_CASES, ClusterCase
@@ -87,10 +88,10 @@ def test_same_bits_alone_and_in_any_batch(backend: ModuleType, case: ClusterCase
 
 @methods
 @cases
-def test_init_matches_specification(case: ClusterCase, method: str):
+def test_init_matches_specification(backend: ModuleType, case: ClusterCase, method: str):
     points = case.data()
     for seed in (0, 1, -1, 2**40 + 3):
-        init = ops.kmeans_init(points, case.clusters, seed, method)
+        init = backend.kmeans_init(points, case.clusters, seed, method)
         assert torch.equal(init, reference.kmeans_init(points, case.clusters, seed, method))
 
 
@@ -101,20 +102,20 @@ def test_init_picks_different_points(backend: ModuleType, method: str):
     assert init.sort(1)[0].tolist() == [list(range(12))] * 2
 
 
-def test_random_init_is_uniform(backend: ModuleType):
+def test_random_init_is_uniform():
     points = torch.zeros(1, 8, 1)
-    picks = torch.stack([backend.kmeans_init(points, 2, s, "random")[0] for s in range(4000)])
+    picks = torch.stack([reference.kmeans_init(points, 2, s, "random")[0] for s in range(4000)])
     for column in picks.unbind(1):
         share = column.bincount(minlength=8) / 4000
         assert (share - 1 / 8).abs().max() < 0.025  # 4.8 standard deviations
 
 
-def test_plus_plus_draws_in_proportion_to_squared_distance(backend: ModuleType):
+def test_plus_plus_draws_in_proportion_to_squared_distance():
     # From 0, the others lie at squared distances 1, 4 and 16.
     points = torch.tensor([[[0.0], [1.0], [2.0], [4.0]]])
     counts = torch.zeros(4)
     for seed in range(6000):
-        first, second = backend.kmeans_init(points, 2, seed, "k-means++")[0].tolist()
+        first, second = reference.kmeans_init(points, 2, seed, "k-means++")[0].tolist()
         if first == 0:
             counts[second] += 1
     expected = torch.tensor([0.0, 1, 4, 16]) / 21
@@ -147,24 +148,97 @@ def test_anchor_is_the_largest_superpixel(backend: ModuleType):
     assert backend.select_anchors(labels, sizes, 3).tolist() == [[1, 2, 1]]
 
 
-def test_anchors_match_specification():
+def test_anchors_match_specification(backend: ModuleType):
     generator = torch.Generator().manual_seed(2)
     labels = torch.randint(0, 8, (5, 256), generator=generator)
     sizes = torch.randint(0, 600, (5, 256), generator=generator) / 256  # many ties
     expected = reference.select_anchors(labels, sizes, 8)
-    assert torch.equal(ops.select_anchors(labels, sizes, 8), expected)
+    assert torch.equal(backend.select_anchors(labels, sizes, 8), expected)
 
 
 @pytest.mark.parametrize("variants", [1, 2, 3])
-def test_anchor_bins_match_specification(variants: int):
+def test_anchor_bins_match_specification(backend: ModuleType, variants: int):
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(3, 20, 313, generator=generator)
     anchors = torch.randint(0, 20, (3, 5), generator=generator)
-    bins = ops.anchor_bins(logits, anchors, bin_centers("cpu"), variants)
+    bins = backend.anchor_bins(logits, anchors, bin_centers("cpu"), variants)
     assert bins.shape == (3, variants, 5)
     assert torch.equal(bins, reference.anchor_bins(logits, anchors, bin_centers("cpu"), variants))
     rows = logits[torch.arange(3)[:, None], anchors]
     assert torch.equal(bins[:, 0], rows.argmax(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("images", [1, 257])
+def test_choosing_anchors_is_selecting_and_coloring(
+    backend: ModuleType, images: int, dtype: torch.dtype
+):
+    generator = torch.Generator().manual_seed(6)
+    labels = torch.randint(0, 5, (images, 12), generator=generator)
+    sizes = (torch.randint(0, 40, (images, 12), generator=generator) / 16).to(dtype)
+    logits = (3 * torch.randn(images, 12, 313, generator=generator)).to(dtype)
+    centers = bin_centers("cpu")
+    index, bins = backend.choose_anchors(labels, sizes, logits, centers, 5, 3)
+    assert torch.equal(index, reference.select_anchors(labels, sizes, 5))
+    assert torch.equal(bins, reference.anchor_bins(logits, index, centers, 3))
+
+
+def test_of_colors_that_tie_the_first_wins(backend: ModuleType):
+    centers = bin_centers("cpu")
+    places = [tuple(center) for center in centers.int().tolist()]
+    far = [places.index(place) for place in ((0, 20), (20, 0), (20, 40), (40, 20))]
+    near = [places.index(p) for p in ((10, 10), (10, 20), (20, 10), (20, 30), (30, 20))]
+    logits = torch.full((1, 1, 313), -9.0)
+    logits[0, 0, places.index((20, 20))] = 9
+    logits[0, 0, near] = 8
+    logits[0, 0, far] = 7  # all equally far from the first, and equally probable
+    bins = backend.anchor_bins(logits, torch.tensor([[0]]), centers, 3).flatten().tolist()
+    assert bins == [places.index(place) for place in ((20, 20), (0, 20), (40, 20))]
+
+
+@pytest.mark.parametrize("limit", [96 << 10, 8 << 10])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ClusterCase(images=2, points=700),
+        ClusterCase(images=1, points=90, dims=256, clusters=64),
+        ClusterCase(points=60, dims=4, clusters=6, kind="duplicates"),
+        ClusterCase(points=60, dtype=torch.float64),
+    ],
+    ids=str,
+)
+def test_little_shared_memory_changes_nothing(
+    emulated_gpu: ModuleType, case: ClusterCase, limit: int
+):
+    """Points that do not fit are read again in tiles, centers live in L2."""
+    points = case.data()
+    init = reference.kmeans_init(points, case.clusters, 3, "random")
+    expected = reference.kmeans(points.double(), init)
+    with emulated.shared_memory(limit):
+        labels, centers, iterations = emulated_gpu.kmeans(points, init)
+    assert torch.equal(labels, expected[0])
+    assert torch.equal(iterations, expected[2])
+    torch.testing.assert_close(centers.double(), expected[1], rtol=0, atol=1e-5)
+
+
+def test_what_never_fits_is_refused(emulated_gpu: ModuleType):
+    points = torch.zeros(1, 4, 4096)
+    with (
+        emulated.shared_memory(8 << 10),
+        pytest.raises(RuntimeError, match="4 points of 4096 dimensions and 2 clusters do not fit"),
+    ):
+        emulated_gpu.kmeans(points, torch.tensor([[0, 1]]))
+
+
+@pytest.mark.parametrize("order", emulated.Order)
+def test_the_order_of_threads_changes_nothing(emulated_gpu: ModuleType, order: emulated.Order):
+    points = ClusterCase(images=1, points=100, clusters=5).data()
+    init = emulated_gpu.kmeans_init(points, 5, 1)
+    expected = emulated_gpu.kmeans(points, init)
+    with emulated.thread_order(order):
+        assert torch.equal(emulated_gpu.kmeans_init(points, 5, 1), init)
+        actual = emulated_gpu.kmeans(points, init)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_encoding_of_colors():
@@ -192,6 +266,10 @@ def test_opcheck():
     torch.library.opcheck(library.kmeans_init.default, (points, 3, 0, "k-means++"))
     labels, sizes = torch.zeros(2, 30, dtype=torch.int64), torch.ones(2, 30)
     torch.library.opcheck(library.select_anchors.default, (labels, sizes, 3))
+    logits, centers = torch.randn(2, 30, 313, generator=torch.Generator()), bin_centers("cpu")
+    anchors = torch.zeros(2, 3, dtype=torch.int64)
+    torch.library.opcheck(library.anchor_bins.default, (logits, anchors, centers, 2))
+    torch.library.opcheck(library.choose_anchors.default, (labels, sizes, logits, centers, 3, 2))
 
 
 @pytest.mark.parametrize(
@@ -211,9 +289,23 @@ def test_errors_name_the_argument(points: Tensor, init: Tensor, message: str):
 
 
 @pytest.mark.parametrize("index", [5, 99, -1])
-def test_indices_out_of_range_are_refused(backend: ModuleType, index: int):
+@pytest.mark.parametrize("namespace", [reference, ops], ids=["specification", "cpu"])
+def test_indices_out_of_range_are_refused(namespace: ModuleType, index: int):
     with pytest.raises((RuntimeError, IndexError), match=rf"within 0\.\.4|{index} is out of"):
-        backend.kmeans(torch.zeros(1, 5, 3), torch.full((1, 2), index))
+        namespace.kmeans(torch.zeros(1, 5, 3), torch.full((1, 2), index))
+
+
+@pytest.mark.parametrize("index", [5, 99, -1])
+def test_indices_out_of_range_are_marked_on_a_gpu(emulated_gpu: ModuleType, index: int):
+    """There is nobody to throw without waiting; the other images are not touched."""
+    points = ClusterCase(points=5, dims=3, clusters=2).data()
+    init = torch.tensor([[0, index], [0, 1]])
+    labels, centers, iterations = emulated_gpu.kmeans(points, init)
+    assert labels[0].eq(-1).all()
+    assert iterations[0] == -1
+    assert centers[0].isnan().all()
+    alone = emulated_gpu.kmeans(points[1:], init[1:])
+    assert torch.equal(labels[1:], alone[0])
 
 
 def test_init_errors():
@@ -222,3 +314,36 @@ def test_init_errors():
         ops.kmeans_init(points, 6)
     with pytest.raises(ValueError, match="method one of"):
         ops.kmeans_init(points, 2, method="best")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": torch.zeros(2, 6, 313)}, r"\(N,P\)=\(2, 5\)"),
+        ({"logits": torch.zeros(2, 5, 313).double()}, r"in torch.float32"),
+        ({"logits": torch.zeros(2, 5, 313).half()}, "logits in fp32 or fp64"),
+        ({"logits": torch.zeros(2, 5, 300)}, r"bin_centers \[300,2\]"),
+        ({"variants": 4}, r"variants in 1\.\.3, got 4"),
+        ({"n_clusters": 0}, "n_clusters of at least 1, got 0"),
+        ({"labels": torch.zeros(2, 5)}, "labels in int64"),
+    ],
+)
+def test_errors_of_choosing_anchors(change: dict, message: str):
+    arguments = {
+        "labels": torch.zeros(2, 5, dtype=torch.int64),
+        "sizes": torch.zeros(2, 5),
+        "logits": torch.zeros(2, 5, 313),
+        "bin_centers": bin_centers("cpu"),
+        "n_clusters": 2,
+        "variants": 1,
+    } | change
+    with pytest.raises(ValueError, match=message):
+        ops.choose_anchors(*arguments.values())
+
+
+def test_anchors_out_of_range_are_refused(native: ModuleType):
+    logits, centers = torch.zeros(1, 5, 313), bin_centers("cpu")
+    with pytest.raises(RuntimeError, match=r"within 0\.\.4, got 5"):
+        native.anchor_bins(logits, torch.tensor([[0, 5]]), centers, 1)
+    with pytest.raises(ValueError, match=r"anchor_index .* with N=1"):
+        native.anchor_bins(logits, torch.zeros(2, 2, dtype=torch.int64), centers, 1)

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from cases import POOL_CASES, TOLERANCE, PoolCase
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def test_sp_diffuse_matches_specification(backend: ModuleType, case: PoolCase):
 @cases
 def test_sp_correlate_matches_specification(backend: ModuleType, case: PoolCase):
     features, _, tokens = case.tensors()
-    op = reference.sp_correlate if backend is reference else torch.ops.disco_fast.sp_correlate
+    op = torch.ops.disco_fast.sp_correlate if backend is ops else backend.sp_correlate
     offset = tokens[:, :1] * 3
     products = op(features, tokens, offset, case.cell)
     expected = reference.sp_correlate(
@@ -61,6 +61,27 @@ def test_superpixel_size_is_exact(backend: ModuleType, case: PoolCase):
     size = backend.superpixel_size(association, case.cell)
     expected = reference.superpixel_size(association.double(), case.cell)
     torch.testing.assert_close(size.double(), expected, rtol=1e-6, atol=0)
+
+
+@cases
+def test_sp_pool_with_size_is_both(backend: ModuleType, case: PoolCase):
+    features, association, _ = case.tensors()
+    pooled, weight, size = backend.sp_pool_with_size(features, association, case.cell)
+    alone = backend.sp_pool(features, association, case.cell)
+    assert torch.equal(pooled, alone[0])
+    assert torch.equal(weight, alone[1])
+    assert torch.equal(size, backend.superpixel_size(association, case.cell))
+
+
+@cases
+def test_a_lead_stands_in_front_of_the_features(backend: ModuleType, case: PoolCase):
+    features, association, tokens = case.tensors()
+    lead = features[:, -1:]
+    joined = backend.sp_diffuse(tokens, association, case.cell, lead)
+    alone = backend.sp_diffuse(tokens, association, case.cell)
+    assert joined.is_contiguous(memory_format=reference.layout_of(association))
+    assert torch.equal(joined[:, :1], lead)
+    assert torch.equal(joined[:, 1:], alone)
 
 
 def brute_force_pool(features: Tensor, association: Tensor, cell: int) -> Tensor:
@@ -166,7 +187,11 @@ def test_any_strides_are_read(backend: ModuleType):
     close(spread, expected, torch.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it holds no state of an example
+)
 @given(
     images=st.integers(1, 3),
     channels=st.integers(1, 40),
@@ -176,9 +201,9 @@ def test_any_strides_are_read(backend: ModuleType):
     channels_last=st.booleans(),
     association=st.sampled_from(["soft", "one-hot", "uniform", "ties", "denormal"]),
 )
-def test_any_shape(**shape):
+def test_any_shape(device: torch.device, **shape):
     case = PoolCase(**shape)
-    features, association, tokens = case.tensors()
+    features, association, tokens = (t.to(device) for t in case.tensors())
     pooled, weight = ops.sp_pool(features, association, case.cell)
     expected, expected_weight = reference.sp_pool(
         features.double(), association.double(), case.cell
@@ -191,23 +216,64 @@ def test_any_shape(**shape):
     close(spread, expected, torch.float32)
 
 
-SMALL = PoolCase(images=1, channels=2, rows=2, columns=2, cell=2, dtype=torch.float64)
+def far_apart(shape: tuple[int, ...], channel_stride: int) -> Tensor:
+    """Zeros whose channels lie that many elements apart; untouched memory costs nothing."""
+    n, channels, height, width = shape
+    room = torch.empty((channels - 1) * channel_stride + n * height * width, dtype=torch.float16)
+    view = room.as_strided(shape, (height * width, channel_stride, width, 1))
+    return view.zero_()
 
 
-def test_gradients_of_sp_pool():
-    features, association, _ = (t.requires_grad_() for t in SMALL.tensors())
-    assert torch.autograd.gradcheck(lambda f, a: ops.sp_pool(f, a, 2), (features, association))
+def test_tensors_of_more_than_two_billion_elements(emulated_gpu: ModuleType):
+    features, association, tokens = PoolCase(
+        images=1, channels=4, rows=1, columns=1, dtype=torch.float16
+    ).tensors()
+    wide = far_apart(tuple(features.shape), 2**30 + 8)
+    wide.copy_(features)
+    expected = emulated_gpu.sp_pool(features, association, 16)[0]
+    assert torch.equal(emulated_gpu.sp_pool(wide, association, 16)[0], expected)
+    correlate = torch.ops.disco_fast.sp_correlate
+    expected = correlate(features, tokens, None, 16)
+    assert torch.equal(correlate(wide, tokens, None, 16), expected)
+    distant = far_apart(tuple(association.shape), 2**28 + 8)
+    distant.copy_(association)
+    expected = emulated_gpu.sp_diffuse(tokens, association, 16)
+    assert torch.equal(emulated_gpu.sp_diffuse(tokens, distant, 16), expected)
 
 
-def test_gradients_of_sp_diffuse():
-    _, association, tokens = (t.requires_grad_() for t in SMALL.tensors())
+def small(device: torch.device, **changes) -> tuple[Tensor, ...]:
+    """The tensors of a small case in fp64, with gradients."""
+    case = PoolCase(
+        **{"images": 1, "channels": 2, "rows": 2, "columns": 2, "cell": 2} | changes,
+        dtype=torch.float64,
+    )
+    return tuple(t.to(device).requires_grad_() for t in case.tensors())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("op", ["sp_pool", "sp_pool_with_size"])
+def test_gradients_of_sp_pool(device: torch.device, op: str, channels_last: bool):
+    features, association, _ = small(device, channels=4, cell=4, channels_last=channels_last)
+    assert torch.autograd.gradcheck(
+        lambda f, a: getattr(ops, op)(f, a, 4)[:2], (features, association), fast_mode=True
+    )
+
+
+@pytest.mark.parametrize("shape", [{}, {"rows": 1, "columns": 3}, {"channels": 5}])
+def test_gradients_of_sp_diffuse(device: torch.device, shape: dict):
+    features, association, tokens = small(device, **shape)
     assert torch.autograd.gradcheck(lambda t, a: ops.sp_diffuse(t, a, 2), (tokens, association))
+    lead = features.detach()[:, :1].requires_grad_()
+    arguments = tokens, association, lead
+    assert torch.autograd.gradcheck(lambda t, a, e: ops.sp_diffuse(t, a, 2, e), arguments)
 
 
-def test_gradients_match_those_of_the_specification():
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_gradients_match_those_of_the_specification(device: torch.device, channels_last: bool):
     gradients = []
     for namespace in (ops, reference):
-        features, association, tokens = (t.requires_grad_() for t in PoolCase().tensors())
+        tensors = PoolCase(channels_last=channels_last).tensors()
+        features, association, tokens = (t.to(device).requires_grad_() for t in tensors)
         pooled, weight = namespace.sp_pool(features, association, 16)
         spread = namespace.sp_diffuse(tokens + pooled, association, 16)
         (spread.square().mean() + weight.square().mean()).backward()
@@ -228,11 +294,15 @@ def test_opcheck(channels_last: bool):
     torch.library.opcheck(library.sp_correlate.default, (features, tokens, None, 8))
     features.requires_grad_(), association.requires_grad_(), tokens.requires_grad_()
     torch.library.opcheck(library.sp_pool.default, (features, association, 8))
+    torch.library.opcheck(library.sp_pool_with_size.default, (features, association, 8))
     torch.library.opcheck(library.sp_diffuse.default, (tokens, association, 8))
+    lead = features.detach()[:, :1]
+    torch.library.opcheck(library.sp_diffuse.default, (tokens, association, 8, lead))
 
 
 def test_what_is_not_differentiable_detaches_or_raises():
-    features, association, _ = (t.requires_grad_() for t in SMALL.tensors())
+    features, association, _ = small(torch.device("cpu"))
+    assert not ops.sp_pool_with_size(features, association, 2)[2].requires_grad
     assert not ops.superpixel_size(association, 2).requires_grad
     (grad,) = torch.autograd.grad(
         ops.sp_pool(features, association, 2)[0].sum(), association, create_graph=True
@@ -269,6 +339,11 @@ def test_wrong_types_are_refused():
         ops.sp_pool("x", torch.ones(1, 9, 16, 16), 16)
     with pytest.raises(ValueError, match=r"tokens \[N,C,h,w\]"):
         ops.sp_diffuse(torch.ones(1, 4, 2, 2), torch.ones(1, 9, 16, 16), 16)
+    tokens, association = torch.ones(1, 4, 1, 1), torch.ones(1, 9, 16, 16)
+    with pytest.raises(ValueError, match=r"lead \[N,1,H,W\].*got \(1, 2, 16, 16\)"):
+        ops.sp_diffuse(tokens, association, 16, torch.ones(1, 2, 16, 16))
+    with pytest.raises(ValueError, match=r"lead in torch.float32 .*got torch.float64"):
+        ops.sp_diffuse(tokens, association, 16, torch.ones(1, 1, 16, 16).double())
 
 
 def test_kernels_check_for_themselves(native: ModuleType):

@@ -1,0 +1,22 @@
+// Stands in for the CUDA header of this name: bfloat16 as storage.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+struct alignas(2) __nv_bfloat16 {
+  uint16_t bits;
+};
+
+inline float __bfloat162float(__nv_bfloat16 value) {
+  return std::bit_cast<float>(uint32_t(value.bits) << 16);
+}
+
+// To the nearest, ties to even.
+inline __nv_bfloat16 __float2bfloat16_rn(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return __nv_bfloat16{0x7fff};  // CUDA has one NaN.
+  return __nv_bfloat16{uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+inline __nv_bfloat16 __float2bfloat16(float value) { return __float2bfloat16_rn(value); }

@@ -1,0 +1,90 @@
+// The machine behind the CUDA words of cuda_runtime.h: runs a grid block by block on the calling OS
+// thread, each CUDA thread of a block as a fiber.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "vector_types.h"
+
+enum cudaError {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidDevice = 101,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorLaunchFailure = 719,
+};
+typedef enum cudaError cudaError_t;
+
+namespace emu {
+
+// ---- For tests.
+
+// Which of the threads of a block that can run is resumed when one has to wait. What a correct
+// kernel computes does not depend on it.
+enum class Order { kAscending, kDescending, kShuffled };
+void set_order(Order order);
+
+// What cudaDevAttrMaxSharedMemoryPerBlockOptin answers; launches that ask for more are refused.
+void set_shared_memory_limit(size_t bytes);
+size_t shared_memory_limit();
+
+// ---- For kernels.
+
+// The running block's, 16-byte aligned.
+unsigned char* dynamic_shared_memory();
+
+// ---- For cuda_runtime.h.
+
+inline constexpr int kWarpSize = 32;
+inline constexpr size_t kDefaultSharedMemory = 48 << 10;
+
+// The barriers of a block come first, the words of a warp after them.
+enum class Word {
+  kSyncThreads,
+  kSyncThreadsCount,
+  kSyncThreadsAnd,
+  kSyncThreadsOr,
+  kSyncWarp,
+  kShuffle,
+  kShuffleUp,
+  kShuffleDown,
+  kShuffleXor,
+  kBallot,
+  kAny,
+  kAll,
+};
+
+// How many threads of the block voted for.
+int sync_threads(Word word, bool vote);
+void sync_warp(unsigned mask);
+// What lane `source` offers; all ones if it is not one of the lanes that take part.
+uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source);
+unsigned ballot(Word word, unsigned mask, bool vote);
+int lane();
+
+// Orders what a thread did before it before what another does after a later one of its own.
+void fence();
+
+struct Launch {
+  dim3 grid, block;
+  size_t shared_bytes;
+  const void* kernel;  // Its address; `call` calls it with its parameters.
+  void (*call)(const void* parameters);
+  const void* parameters;
+};
+cudaError_t launch(const Launch& launch);
+cudaError_t allow_shared_memory(const void* kernel, int bytes);
+
+cudaError_t keep_error(cudaError_t error);
+cudaError_t last_error();
+void clear_error();
+const char* describe(cudaError_t error);
+
+}  // namespace emu
+
+// Of the running thread. In CUDA they are constant.
+extern constinit thread_local uint3 threadIdx, blockIdx;
+extern constinit thread_local dim3 blockDim, gridDim;

@@ -1,0 +1,30 @@
+// The ops on the emulated kernels: the CUDA backend's own tensor layer, for CPU tensors, in a
+// namespace of its own. Schemas come from disco_fast/ops.py.
+#include "../../csrc/emu/emulator.h"
+#include "../../csrc/ops/cuda_backend.h"
+
+namespace disco_fast {
+
+cudaStream_t current_stream(int) { return nullptr; }
+
+namespace {
+
+void set_order(int64_t order) { emu::set_order(static_cast<emu::Order>(order)); }
+void set_shared_memory_limit(int64_t bytes) { emu::set_shared_memory_limit(size_t(bytes)); }
+
+}  // namespace
+}  // namespace disco_fast
+
+STABLE_TORCH_LIBRARY_FRAGMENT(disco_fast_emulated, m) {
+  m.def("_set_order(int order) -> ()");
+  m.def("_set_shared_memory_limit(int bytes) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(disco_fast_emulated, CPU, m) {
+  disco_fast::Ops<disco_fast::CudaBackend>::register_all(m);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(disco_fast_emulated, CompositeExplicitAutograd, m) {
+  m.impl("_set_order", TORCH_BOX(&disco_fast::set_order));
+  m.impl("_set_shared_memory_limit", TORCH_BOX(&disco_fast::set_shared_memory_limit));
+}
