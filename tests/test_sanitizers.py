@@ -1,31 +1,69 @@
-"""The C++ kernels of every instruction set, under address and undefined-behaviour sanitizers."""
+"""The C++ and CUDA kernels under sanitizers: memory, undefined behaviour, races."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import emulated
 import pytest
 
-SOURCE = Path(__file__).parent / "cpp"
-TOOLS = ("cmake", "ninja", "c++")
+CSRC = Path(__file__).parents[1] / "csrc"
+pytestmark = pytest.mark.skipif(bool(emulated.MISSING), reason=emulated.REASON)
 
 
-@pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in TOOLS), reason=f"needs {', '.join(TOOLS)}"
-)
-def test_kernels_under_sanitizers(tmp_path: Path):
-    build = str(tmp_path)
-    for command in (
-        ["cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", build],
-        ["cmake", "--build", build],
-        [f"{build}/kernels_test"],
-    ):
-        # Leak checking needs ptrace, which containers often forbid.
-        environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # Leak checking needs ptrace, which containers often forbid.
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_kernels_and_emulator(sanitizer: str, tmp_path: Path):
+    for name in ("emulator_test", "kernels_test"):
+        program = emulated.build(tmp_path, name, SANITIZER=sanitizer)
+        done = run(program)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.startswith("baseline ")
-    assert done.stdout.endswith(" 0 failures\n")
+        assert done.stdout.endswith(" 0 failures\n")
+
+
+@pytest.mark.parametrize(
+    ("sanitizer", "mistakes", "report"),
+    [
+        ("thread", ("race-shared", "race-warps", "race-shuffle", "race-blocks"), "data race"),
+        ("address", ("overrun",), "heap-buffer-overflow"),
+    ],
+)
+def test_sanitizers_see_into_the_emulator(
+    tmp_path: Path, sanitizer: str, mistakes: tuple[str, ...], report: str
+):
+    program = emulated.build(tmp_path, "emulator_test", SANITIZER=sanitizer)
+    for mistake in mistakes:
+        done = run(program, mistake)
+        assert done.returncode != 0, mistake
+        assert report in done.stderr, mistake
+
+
+BARRIER = re.compile(r"__syncthreads\(\);")
+
+
+def test_every_barrier_is_needed_and_missed(tmp_path: Path):
+    """Copies of the kernels that lack one barrier: ThreadSanitizer finds a race in each."""
+    copy = Path(shutil.copytree(CSRC, tmp_path / "csrc"))
+    survivors = []
+    for source in sorted(copy.glob("kernels/*.cuh")):
+        text = source.read_text()
+        part = "superpixels" if source.name.startswith("sp_") else "clusters"
+        for found in BARRIER.finditer(text):
+            source.write_text(text[: found.start()] + ";" + text[found.end() :])
+            program = emulated.build(
+                tmp_path / "build", "kernels_test", SANITIZER="thread", CSRC=copy
+            )
+            done = run(program, part)
+            if done.returncode == 0 or "data race" not in done.stderr:
+                survivors.append(f"{source.name}:{text[: found.start()].count(chr(10)) + 1}")
+        source.write_text(text)
+    assert not survivors

@@ -313,8 +313,7 @@ __global__ void __launch_bounds__(kMeansThreads, 1)
   for (int i = t; i < m.clusters * padded; i += kMeansThreads) {
     const int k = i / padded, d = i % padded;
     m.centers[k * plan.pitch + d] = d < m.dims ? m.data[init[k] * m.dims + d] : W(0);
-  }
-  __syncthreads();
+  }  // the barrier after the first points makes them known
   const int iterations = iterate(m, plan, a.max_iter, W(a.tol), board);
   for (int i = t; i < m.clusters * m.dims; i += kMeansThreads) {
     centers[i] = m.centers[i / m.dims * plan.pitch + i % m.dims];
