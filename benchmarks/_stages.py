@@ -35,20 +35,17 @@ MODULES = {
     "trg_word_prj": "color generator",
 }
 OPS = {
-    "sp_pool": "SP-Pooling",
+    "sp_pool_with_size": "SP-Pooling",
     "kmeans_init": "K-Means",
     "kmeans": "K-Means",
-    "superpixel_size": "choice",
-    "select_anchors": "choice",
-    "anchor_bins": "colours",
+    "choose_anchors": "choice and colours",
     "sp_diffuse": "SP-Diffusion",
 }
 LINES = (
     "SP-Pooling",
     "color modeler",
     "K-Means",
-    "choice",
-    "colours",
+    "choice and colours",
     "color generator",
     "SP-Diffusion",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import _gpu_report
 import _paper
 from _measure import Report
 from _stages import ANCHORS, LINES, REST
@@ -110,12 +111,31 @@ def official(reports: Sequence[Report], gpu: bool = False) -> str:
     return "\n\n".join(tables + _gpu_note(reports, gpu))
 
 
+def gpu_kernels(reports: Sequence[Report], gpu: bool = False) -> str:
+    """The kernels on a GPU, and the bars that they were built to; these reports are all of GPUs."""
+    tables = []
+    for report in reports:
+        pixels, others, bars = (
+            _table(*cells(report))
+            for cells in (_gpu_report.pixel_cells, _gpu_report.other_cells, _gpu_report.bar_cells)
+        )
+        sentences = [
+            "Median time of a call on the device, from a CUDA graph; (L2): fits the cache.",
+            _gpu_report.ceiling_sentence(report),
+            _gpu_report.end_to_end_sentence(report),
+            _caption(report),
+        ]
+        tables += [pixels, others, " ".join(filter(None, sentences)), bars]
+    return "\n\n".join(tables)
+
+
 TABLES = {
     "figure13": ("timing", figure13),
     "anchor_stage": ("timing", anchor_stage),
     "table5": ("timing", table5),
     "ops": ("ops", ops),
     "official": ("official", official),
+    "gpu": ("gpu", gpu_kernels),
 }
 
 

@@ -1,7 +1,9 @@
 """What a careful user would write in plain PyTorch instead of a kernel.
 
 Same arguments and results as in `disco_fast.reference`, fewer promises: an empty cluster keeps its
-center, and a batch of K-Means stops only when every image of it has converged.
+center, a batch of K-Means stops only when every image of it has converged, and half precision is
+summed in half precision. Nothing waits for a GPU, so that a graph can hold it, except K-Means
+looking whether it has converged; below a tolerance of 0 it does not look.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from disco_fast.reference import EPSILON
+from disco_fast.reference import EPSILON, TOP_BINS, diverse_bins, select_anchors
 
 
 def _by_cell(pixels: Tensor, cell_size: int) -> Tensor:
@@ -31,12 +33,33 @@ def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tens
     return sums[:, :-1] / (sums[:, -1:] + EPSILON), sums[:, -1:]
 
 
-def sp_diffuse(tokens: Tensor, association: Tensor, cell_size: int) -> Tensor:
-    n, channels, rows, columns = tokens.shape
-    candidates = F.unfold(tokens, 3, padding=1).view(n, channels, 9, rows, columns)
+def sp_pool_with_size(
+    features: Tensor, association: Tensor, cell_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return *sp_pool(features, association, cell_size), superpixel_size(association, cell_size)
+
+
+def _candidates(tokens: Tensor) -> Tensor:
+    """A superpixel's nine neighbours, zero outside the grid, [N,C,9,h,w]."""
+    return F.unfold(tokens, 3, padding=1).unflatten(2, tokens.shape[-2:]).unflatten(1, (-1, 9))
+
+
+def sp_diffuse(
+    tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None
+) -> Tensor:
     weights = _by_cell(association, cell_size)
+    candidates = _candidates(tokens.to(association.dtype))
     pixels = torch.einsum("nckyx,nkyaxb->ncyaxb", candidates, weights)
-    return pixels.reshape(n, channels, *association.shape[-2:])
+    features = pixels.reshape(*tokens.shape[:2], *association.shape[-2:])
+    return features if lead is None else torch.cat([lead, features], dim=1)
+
+
+def sp_correlate(features: Tensor, tokens: Tensor, offset: Tensor | None, cell_size: int) -> Tensor:
+    candidates, cells = _candidates(tokens.to(features.dtype)), _by_cell(features, cell_size)
+    products = torch.einsum("ncyaxb,nckyx->nkyaxb", cells, candidates)
+    if offset is not None:
+        products = products + _candidates(offset)[:, 0, :, :, None, :, None].to(features.dtype)
+    return products.reshape(features.shape[0], 9, *features.shape[-2:])
 
 
 def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
@@ -54,9 +77,28 @@ def kmeans(
         labels = torch.baddbmm(offset, points, centers.mT, alpha=-2).argmin(-1)
         member = F.one_hot(labels, clusters).to(points.dtype)
         count = member.sum(1)[..., None]
-        updated = torch.where(count > 0, torch.bmm(member.mT, points) / count, centers)
-        shift = (updated - centers).norm(dim=-1).sum(-1)
-        centers = updated
-        if bool((shift**2 < tol).all()):
+        previous = centers
+        centers = torch.where(count > 0, torch.bmm(member.mT, points) / count, centers)
+        if tol >= 0 and _converged(centers - previous, tol):
             break
     return labels, centers
+
+
+def _converged(moved: Tensor, tol: float) -> bool:
+    return bool((moved.norm(dim=-1).sum(-1) ** 2 < tol).all())
+
+
+def choose_anchors(
+    labels: Tensor,
+    sizes: Tensor,
+    logits: Tensor,
+    bin_centers: Tensor,
+    n_clusters: int,
+    variants: int,
+) -> tuple[Tensor, Tensor]:
+    index = select_anchors(labels, sizes, n_clusters)
+    own = logits.gather(1, index[..., None].expand(-1, -1, logits.shape[2]))
+    if variants == 1:
+        return index, own.argmax(-1)[:, None]
+    ranked = own.topk(TOP_BINS, dim=-1).indices.mT
+    return index, diverse_bins(ranked, bin_centers, variants)

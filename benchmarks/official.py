@@ -183,11 +183,11 @@ def timed_official(official: Official, watch: Stopwatch) -> Iterator[None]:
     model = official.network
     functions = [
         (official.basic, "poolfeat", "SP-Pooling"),
-        (official.basic, "get_spixel_size", "choice"),
+        (official.basic, "get_spixel_size", "SP-Pooling"),
         (official.basic, "upfeat", "SP-Diffusion"),
         (official.clusterkit, "batch_kmeans_pytorch", "K-Means"),
-        (model.anchorGen, "_sample_anchor_colors", "colours"),
-        (model.colorLabeler, "encode_ab2ind", "colours"),
+        (model.anchorGen, "_sample_anchor_colors", "choice and colours"),
+        (model.colorLabeler, "encode_ab2ind", "choice and colours"),
     ]
     with ExitStack() as stack:
         for owner, name, line in functions:

@@ -106,6 +106,13 @@ def _anchor_cases(points: int, device: torch.device, g: torch.Generator) -> list
         Case("kmeans_init", of, lambda o: o.kmeans_init(x, N_ANCHORS, 0, "k-means++"), False, 0),
         Case("select_anchors", of, lambda o: o.select_anchors(labels, sizes, N_ANCHORS), False, 0),
         Case("anchor_bins", of, lambda o: o.anchor_bins(logits, anchors, centers, 1), False, 0),
+        Case(
+            "choose_anchors",
+            of,
+            lambda o: o.choose_anchors(labels, sizes, logits, centers, N_ANCHORS, 1),
+            False,
+            0,
+        ),
     ]
 
 

@@ -67,7 +67,8 @@ def _load_cuda(folder: Path) -> Half:
     if _torch_version() < MINIMUM_TORCH:
         return Half("cuda", False, f"torch {torch.__version__} is older than 2.10; upgrade torch")
     built = json.loads(library.with_suffix(".json").read_text())
-    driver = torch._C._cuda_getDriverVersion()  # as in 13000; 0 where there is none
+    # As in 13000; 0 where there is none. Only builds of torch with CUDA have it.
+    driver: int = getattr(torch._C, "_cuda_getDriverVersion")()  # noqa: B009
     if 0 < driver < int(built["cuda"].split(".")[0]) * 1000:
         why = f"built with CUDA {built['cuda']}, but the driver knows only {driver // 1000}"
         mend = "update the driver, or build with an older nvcc"

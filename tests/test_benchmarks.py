@@ -100,13 +100,13 @@ def corrupted(name: str, change) -> ModuleType:
 @pytest.mark.parametrize(
     ("name", "change", "precision", "message"),
     [
-        ("sp_pool", lambda out: (out[0] * 1.001, out[1]), "fp32", "tokens"),
+        ("sp_pool_with_size", lambda out: (out[0] * 1.001, *out[1:]), "fp32", "tokens"),
         ("kmeans", lambda out: (out[0].roll(1, 1), *out[1:]), "fp32", "kmeans_labels"),
-        ("select_anchors", lambda out: (out + 1) % 16, "fp32", "anchor_index"),
+        ("choose_anchors", lambda out: ((out[0] + 1) % 16, out[1]), "fp32", "anchor_index"),
         ("sp_diffuse", lambda out: out * 1.05, "fp32", "ab"),
         ("sp_diffuse", lambda out: torch.full_like(out, torch.nan), "fp32", "ab"),
         ("sp_diffuse", lambda out: -out, "bf16", "ab"),
-        ("select_anchors", lambda out: (out + 1) % 16, "bf16", "no picture"),
+        ("choose_anchors", lambda out: ((out[0] + 1) % 16, out[1]), "bf16", "no picture"),
     ],
 )
 def test_validation_fails_on_a_wrong_op(name: str, change, precision: str, message: str) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import torch
 
 from disco_fast import _library
+
+PACKAGE = Path(_library.__file__).parent
 
 PROGRAM = """
 import sys
@@ -49,6 +53,45 @@ def test_every_half_explains_itself():
     assert (cpu.name, cuda.name) == ("cpu", "cuda")
     assert len(cpu.why) > 10
     assert len(cuda.why) > 10
+
+
+def cuda_half(folder: Path, monkeypatch, cuda: str | None, driver: int) -> _library.Half:
+    """What is said of a library built with CUDA 13.0, under a torch with `cuda` and a `driver`."""
+    (folder / "libdisco_fast_cuda.so").write_bytes(b"not a library")
+    (folder / "libdisco_fast_cuda.json").write_text('{"cuda": "13.0", "archs": [75, 90]}')
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)
+    return _library._load_cuda(folder)
+
+
+def test_a_cuda_library_that_does_not_fit_is_explained(tmp_path, monkeypatch):
+    assert "no nvcc at install time" in _library._load_cuda(tmp_path).why
+    half = cuda_half(tmp_path, monkeypatch, None, 13000)
+    assert not half.active
+    assert half.why.endswith("has no CUDA")
+    half = cuda_half(tmp_path, monkeypatch, "12.8", 12080)
+    assert not half.active
+    assert "built with CUDA 13.0, but the driver knows only 12.8" in half.why
+    half = cuda_half(tmp_path, monkeypatch, "13.0", 13000)
+    assert not half.active
+    assert "does not load" in half.why
+
+
+@pytest.mark.skipif(
+    not (PACKAGE / "libdisco_fast_cuda.so").exists(), reason="the CUDA half is not built"
+)
+def test_the_cuda_library_loads_and_registers_without_a_gpu():
+    """In a process of its own: under a torch without CUDA the package itself would not load it."""
+    program = f"""
+import torch
+from disco_fast import _library, ops
+torch.ops.load_library({str(PACKAGE / "libdisco_fast_cuda.so")!r})
+for name in ops._SCHEMAS:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("disco_fast::" + name, "CUDA"), name
+print(ops.superpixel_size(torch.full((1, 9, 16, 16), 1 / 9), 16).item())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "1.0\n", done.stderr
 
 
 def test_missing_and_broken_libraries_are_explained(tmp_path):

@@ -40,8 +40,11 @@ __device__ __forceinline__ W add_squares(const Pack<W, kDims>& a, const Pack<W, 
 }
 
 // What the threads of a block work on together.
-template <class W>
+template <class W, bool kShared>
 struct KMeansImage {
+  // Of the loop over dimensions; more takes registers that are not there.
+  static constexpr int kUnroll = kShared && sizeof(W) == 4 ? 2 : 1;
+
   const W* data;  // [P, D]
   W* points;      // [tile, pitch]
   W* centers;     // [K, pitch]
@@ -55,9 +58,9 @@ struct KMeansImage {
 };
 
 // Points first..first + count - 1 to shared memory, padded with zeros.
-template <class W>
-__device__ __forceinline__ void load_points(const KMeansImage<W>& m, const KMeansPlan& plan,
-                                            int64_t first, int count) {
+template <class W, bool kShared>
+__device__ __forceinline__ void load_points(const KMeansImage<W, kShared>& m,
+                                            const KMeansPlan& plan, int64_t first, int count) {
   const W* from = m.data + first * m.dims;
   if (m.dims % kDims == 0) {
     const int packs = m.dims / kDims;
@@ -75,8 +78,8 @@ __device__ __forceinline__ void load_points(const KMeansImage<W>& m, const KMean
 }
 
 // Nearest center of each point of the tile, the first of several.
-template <class W>
-__device__ __forceinline__ void assign(const KMeansImage<W>& m, const KMeansPlan& plan,
+template <class W, bool kShared>
+__device__ __forceinline__ void assign(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
                                        int64_t first, int count) {
   const int lane = int(threadIdx.x) % plan.lanes, step = kMeansThreads / plan.lanes;
   // All lanes of a warp take part in every round, for they shuffle.
@@ -93,7 +96,7 @@ __device__ __forceinline__ void assign(const KMeansImage<W>& m, const KMeansPlan
         center[j] = m.centers + (k + j < last ? k + j : last) * plan.pitch;
       }
       W total[kCenters] = {};
-#pragma unroll(sizeof(W) == 8 ? 1 : 2)  // more takes registers that are not there
+#pragma unroll(KMeansImage<W, kShared>::kUnroll)
       for (int d = 0; d < m.dims; d += kDims) {
         const Pack<W, kDims> x = load_pack<kDims>(point + d);
 #pragma unroll
@@ -126,8 +129,8 @@ __device__ __forceinline__ void assign(const KMeansImage<W>& m, const KMeansPlan
 
 // Adds the members of every cluster in the tile to the sums. A warp takes 32 dimensions of one
 // slice of the points; ballots find a cluster's members, which are added in their order.
-template <class W>
-__device__ __forceinline__ void accumulate(const KMeansImage<W>& m, const KMeansPlan& plan,
+template <class W, bool kShared>
+__device__ __forceinline__ void accumulate(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
                                            bool first_tile, int count) {
   constexpr int kAhead = 4;  // members loaded before the first is added
   const int lane = threadIdx.x % kWarp, blocks = int(ceil_div(m.dims, kWarp));
@@ -165,8 +168,8 @@ __device__ __forceinline__ void accumulate(const KMeansImage<W>& m, const KMeans
 }
 
 // Distance of point p to its own center, to the same bits as in `assign`.
-template <class W>
-__device__ __forceinline__ W own_distance(const KMeansImage<W>& m, const KMeansPlan& plan,
+template <class W, bool kShared>
+__device__ __forceinline__ W own_distance(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
                                           int64_t p) {
   const W *point = m.data + p * m.dims, *center = m.centers + m.out[p] * plan.pitch;
   W total = 0;
@@ -179,9 +182,9 @@ __device__ __forceinline__ W own_distance(const KMeansImage<W>& m, const KMeansP
 
 // Gives every empty cluster, in order, the next of the points that lie farthest from their own
 // center. Rare, so it may be slow.
-template <class W>
-__device__ __forceinline__ void find_spares(const KMeansImage<W>& m, const KMeansPlan& plan,
-                                            Best<W>* board) {
+template <class W, bool kShared>
+__device__ __forceinline__ void find_spares(const KMeansImage<W, kShared>& m,
+                                            const KMeansPlan& plan, Best<W>* board) {
   Best<W> last = {W(INFINITY), -1};
   for (int k = 0; k < m.clusters; ++k) {
     if (m.counts[k] != 0) continue;
@@ -198,8 +201,9 @@ __device__ __forceinline__ void find_spares(const KMeansImage<W>& m, const KMean
 }
 
 // Moves the centers to the means of their members, a warp each, and notes how far they went.
-template <class W>
-__device__ __forceinline__ void move_centers(const KMeansImage<W>& m, const KMeansPlan& plan) {
+template <class W, bool kShared>
+__device__ __forceinline__ void move_centers(const KMeansImage<W, kShared>& m,
+                                             const KMeansPlan& plan) {
   const int lane = threadIdx.x % kWarp;
   for (int k = threadIdx.x / kWarp; k < m.clusters; k += kMeansWarps) {
     const int count = m.counts[k];
@@ -225,15 +229,15 @@ __device__ __forceinline__ void move_centers(const KMeansImage<W>& m, const KMea
 }
 
 // Sum of the shifts; every thread gets the same bits.
-template <class W>
-__device__ __forceinline__ W total_shift(const KMeansImage<W>& m) {
+template <class W, bool kShared>
+__device__ __forceinline__ W total_shift(const KMeansImage<W, kShared>& m) {
   W total = 0;
   for (int k = threadIdx.x % kWarp; k < m.clusters; k += kWarp) total += m.shift[k];
   return warp_sum(total);
 }
 
-template <class W>
-__device__ __forceinline__ int iterate(const KMeansImage<W>& m, const KMeansPlan& plan,
+template <class W, bool kShared>
+__device__ __forceinline__ int iterate(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
                                        int64_t max_iter, W tol, Best<W>* board) {
   const int t = threadIdx.x;
   for (int64_t iteration = 1;; ++iteration) {
@@ -261,10 +265,10 @@ __device__ __forceinline__ int iterate(const KMeansImage<W>& m, const KMeansPlan
 
 // Dynamic shared memory in the order of KMeansImage's members; see `kmeans_plan`.
 template <class W, bool kShared>
-__device__ __forceinline__ KMeansImage<W> lay_out(const KMeansArgs& a, const KMeansPlan& plan,
-                                                  int64_t image) {
+__device__ __forceinline__ KMeansImage<W, kShared> lay_out(const KMeansArgs& a,
+                                                           const KMeansPlan& plan, int64_t image) {
   const int64_t row = plan.pitch, clusters = a.clusters;
-  KMeansImage<W> m;
+  KMeansImage<W, kShared> m;
   m.data = static_cast<const W*>(a.data) + image * a.points * a.dims;
   m.out = a.labels + image * a.points;
   m.points = dynamic_shared<W>();
@@ -293,7 +297,7 @@ __global__ void __launch_bounds__(kMeansThreads, 1)
     kmeans_kernel(const KMeansArgs a, const KMeansPlan plan) {
   __shared__ Best<W> board[kMeansWarps];
   const int64_t image = blockIdx.x;
-  const KMeansImage<W> m = lay_out<W, kShared>(a, plan, image);
+  const KMeansImage<W, kShared> m = lay_out<W, kShared>(a, plan, image);
   const int64_t* init = a.init + image * a.clusters;
   const int t = threadIdx.x;
   W* centers = static_cast<W*>(a.centers) + image * a.clusters * a.dims;

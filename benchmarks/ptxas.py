@@ -1,0 +1,134 @@
+"""Registers, shared memory and spills of every CUDA kernel, as the assembler reports them. No GPU.
+
+    python benchmarks/ptxas.py --json benchmarks/results/ptxas.json
+    python benchmarks/ptxas.py --check
+
+Fails where a kernel spills registers or uses local memory (a stack frame). With `--check` also
+where the table differs from the committed one, if that was made by the same release of nvcc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from _measure import ROOT, Report
+
+SOURCES = ROOT / "csrc" / "kernels"
+COMMITTED = ROOT / "benchmarks" / "results" / "ptxas.json"
+ARCHS = (75, 80, 90, 120)  # the oldest, the newest, and the data center's; others lie between
+ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
+FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
+
+
+def release(nvcc: str) -> str:
+    """As in "13.0"."""
+    text = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"release (\d+\.\d+)", text)
+    if found is None:
+        raise SystemExit(f"ptxas: {nvcc} --version names no release")
+    return found[1]
+
+
+def compile_source(nvcc: str, source: Path, arch: int) -> str:
+    """What ptxas says of a source file.
+
+    Raises:
+        SystemExit: it does not compile.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            nvcc, "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-arch=sm_{arch}", "-cubin",
+            "-Xptxas", "-v", str(source), "-o", f"{folder}/out.cubin",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"ptxas: {source.name} for sm_{arch}:\n{done.stderr}")
+    return done.stderr
+
+
+def parse(text: str) -> Iterator[tuple[str, Report]]:
+    """(mangled name, resources) of each kernel in what ptxas says.
+
+    The lines of functions that a kernel calls stand between its name and its own sum.
+    """
+    name, stack, spills = "", 0, 0
+    for line in text.splitlines():
+        if entry := ENTRY.search(line):
+            name, stack, spills = entry[1], 0, 0
+        elif frame := FRAME.search(line):
+            stack = max(stack, int(frame[1]))
+            spills += int(frame[2]) + int(frame[3])
+        elif (used := USED.search(line)) and name:
+            resources = {"registers": int(used[1]), "shared": int(used[2] or 0)}
+            yield name, {**resources, "stack": stack, "spills": spills}
+            name = ""
+
+
+def demangle(names: Sequence[str]) -> list[str]:
+    """As in "aggregate_kernel<float, (Layout)1>": no namespace, no parameters."""
+    done = subprocess.run(
+        ["c++filt", *names], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    plain = [line.replace("disco_fast::", "").removeprefix("void ") for line in done]
+    return [re.sub(r"\(\w+Args.*$", "", line) for line in plain]
+
+
+def table(nvcc: str, archs: Sequence[int]) -> Report:
+    """Resources by kernel and architecture."""
+    jobs = [(source, arch) for source in sorted(SOURCES.glob("*.cu")) for arch in archs]
+    with ThreadPoolExecutor() as pool:
+        texts = pool.map(lambda job: compile_source(nvcc, *job), jobs)
+    kernels: Report = {}
+    for (_, arch), text in zip(jobs, texts, strict=True):
+        found = dict(parse(text))
+        for name, resources in zip(demangle(list(found)), found.values(), strict=True):
+            kernels.setdefault(name, {})[f"sm_{arch}"] = resources
+    return dict(sorted(kernels.items()))
+
+
+def faults(kernels: Report) -> list[str]:
+    """Sentences about kernels that use memory in place of registers."""
+    return [
+        f"{name} for {arch}: {used['spills']} bytes spilled, {used['stack']} bytes of local memory"
+        for name, by_arch in kernels.items()
+        for arch, used in by_arch.items()
+        if used["spills"] or used["stack"]
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--archs", type=int, nargs="+", default=list(ARCHS), metavar="80")
+    parser.add_argument("--check", action="store_true", help="compare with the committed table")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    a = parser.parse_args(argv)
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        raise SystemExit("ptxas: no nvcc on PATH")
+    kernels = table(nvcc, a.archs)
+    report: Report = {"what": "ptxas", "nvcc": release(nvcc), "kernels": kernels}
+    for name, by_arch in kernels.items():
+        cells = [f"{arch} {used['registers']:3} registers" for arch, used in by_arch.items()]
+        print(f"{name:62} {next(iter(by_arch.values()))['shared']:6} bytes  {'  '.join(cells)}")
+    problems = faults(kernels)
+    if a.json:
+        a.json.write_text(json.dumps(report, indent=1) + "\n")
+    if a.check:
+        committed = json.loads(COMMITTED.read_text())
+        if committed["nvcc"] == report["nvcc"] and committed != report:
+            problems.append(f"{COMMITTED.name} is stale: run benchmarks/ptxas.py --json on it")
+    print("\n".join(problems))
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
