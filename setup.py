@@ -1,8 +1,8 @@
 """Drives CMake, the only description of the native build, and labels the wheel with what was built.
 
 The version carries the built halves as its local label (`0.1.0+cpu.cuda130`, `0.1.0+cpu` without
-nvcc, `0.1.0+reference` without a C++ compiler), so the last line of `pip install .` says which they are. pip shows the notice
-itself with `-v`.
+nvcc, `0.1.0+reference` without a C++ compiler), so the last line of `pip install .` says which they
+are. pip shows the notice itself with `-v`.
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ class Nvrtc:
 
 
 def main(table: str) -> None:
+    """Compile the kernels that a table of `benchmarks/ptxas.py` names."""
     nvrtc = Nvrtc(nvidia_file("cuda_nvrtc/lib/libnvrtc.so.*"))
     include = nvidia_file("cuda_runtime/include/cuda_fp16.h").parent
     names = [f"disco_fast::{name}" for name in json.loads(Path(table).read_text())["kernels"]]
