@@ -13,7 +13,7 @@ namespace disco_fast {
 
 constexpr int kCellThreads = 256;
 constexpr int kTile = kCellThreads;  // pixels whose association is in shared memory at a time
-constexpr int kPitch = 12;           // nine weights, padded so that three 16-byte loads fetch them
+constexpr int kPitch = 12;           // nine weights, padded so that packs of four are aligned
 constexpr int kQuad = 4;             // channels of a thread
 constexpr int kMaxQuads = 16;        // so at most 64 channels of a block
 
@@ -158,22 +158,29 @@ __device__ __forceinline__ void drop_outside(const Grid& grid, const Cell& cell,
   }
 }
 
+// A pixel's nine weights, a row of kPitch: two packs and one alone. Shared memory returns 128 bytes
+// a cycle, also of what all threads read, so a third pack would cost four cycles for one number.
 template <class W>
 __device__ __forceinline__ void store_weights(W* row, const W* values) {
-  Pack<W, kQuad> pack[3] = {};
 #pragma unroll
-  for (int slot = 0; slot < 9; ++slot) pack[slot / kQuad].value[slot % kQuad] = values[slot];
+  for (int i = 0; i < 8; i += kQuad) {
+    Pack<W, kQuad> pack;
 #pragma unroll
-  for (int i = 0; i < 3; ++i) store_pack(row + i * kQuad, pack[i]);
+    for (int j = 0; j < kQuad; ++j) pack.value[j] = values[i + j];
+    store_pack(row + i, pack);
+  }
+  row[8] = values[8];
 }
 
 template <class W>
 __device__ __forceinline__ void load_weights(const W* row, W* values) {
-  Pack<W, kQuad> pack[3];
 #pragma unroll
-  for (int i = 0; i < 3; ++i) pack[i] = load_pack<kQuad>(row + i * kQuad);
+  for (int i = 0; i < 8; i += kQuad) {
+    const Pack<W, kQuad> pack = load_pack<kQuad>(row + i);
 #pragma unroll
-  for (int slot = 0; slot < 9; ++slot) values[slot] = pack[slot / kQuad].value[slot % kQuad];
+    for (int j = 0; j < kQuad; ++j) values[i + j] = pack.value[j];
+  }
+  values[8] = row[8];
 }
 
 // Copies the candidates' tokens, `channels` of them from `first` on, to packed[9][pitch].

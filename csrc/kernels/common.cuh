@@ -61,6 +61,7 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T, N>& pack) {
 }
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // The dynamic shared memory of the block.
 template <class T>

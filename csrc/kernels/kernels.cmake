@@ -4,6 +4,17 @@ enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/*.cu")
 
+# nvcc 13 no longer knows 70, and before 12.8 it does not yet know 100 and 120.
+set(cuda_archs ${DISCO_FAST_CUDA_ARCHS})
+if(NOT cuda_archs)
+  execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-arch OUTPUT_VARIABLE known COMMAND_ERROR_IS_FATAL ANY)
+  foreach(arch 70 75 80 86 89 90 100 120)
+    if(known MATCHES "compute_${arch}[\r\n]")
+      list(APPEND cuda_archs ${arch})
+    endif()
+  endforeach()
+endif()
+
 # `archs` as in "80;90": machine code for each, and PTX of the last one.
 function(target_cuda_kernels target archs)
   set(real ${archs})

@@ -7,6 +7,7 @@ namespace disco_fast {
 namespace {
 
 constexpr int64_t kMostSums = 32 * 1024;  // bytes of shared memory worth giving to slices
+constexpr int kMostDimLanes = 4;          // each doubling costs 16 shuffles
 constexpr int kFewestPoints = 32;         // of a tile; below, most threads would have nothing to do
 
 // Where things go in `limit` bytes of shared memory; tile is 0 where not one point fits.
@@ -23,17 +24,27 @@ KMeansPlan plan_for(const KMeansArgs& a, int64_t limit) {
   const int64_t busy = kMeansWarps / ceil_div(a.dims, kWarp);
   plan.slices =
       int(std::max(std::min({busy, kMostSums / rows, ceil_div(a.points, kWarp)}), int64_t(1)));
-  const int64_t wanted = std::min(a.points, int64_t(kFewestPoints));
-  plan.shared = small + (1 + plan.slices) * rows + wanted * point <= limit;
-  const int64_t fixed = small + (plan.shared ? (1 + plan.slices) * rows : 0);
-  plan.workspace = plan.shared ? 0 : (1 + plan.slices) * a.clusters * plan.pitch;
-  plan.tile = int(std::clamp((limit - fixed) / point, int64_t(0), a.points));
-  plan.bytes = size_t(fixed - board + plan.tile * point);
-  plan.lanes = 1;
-  while (2 * plan.lanes * plan.tile <= kMeansThreads && plan.lanes < kWarp &&
-         plan.lanes * kCenters < a.clusters) {
-    plan.lanes *= 2;
-  }
+  const int64_t center_rows = round_up(a.clusters, kMostCenters) + plan.slices * a.clusters;
+  const int64_t all = round_up(a.points, kPoints);
+  const int64_t wanted = std::min(all, int64_t(kFewestPoints));
+  plan.shared = small + center_rows * row + wanted * point <= limit;
+  const int64_t fixed = small + (plan.shared ? center_rows * row : 0);
+  plan.workspace = plan.shared ? 0 : center_rows * plan.pitch;
+  const int64_t held = std::clamp((limit - fixed) / point / kPoints * kPoints, int64_t(0), all);
+  plan.tile = int(std::min(held, a.points));
+  plan.bytes = size_t(fixed - board + held * point);
+  // Threads that would have no points of their own share those of others.
+  const int64_t quads = ceil_div(plan.tile, kPoints);
+  const auto double_while = [&](int* lanes, int64_t useful) {
+    const auto all = [&] { return plan.dim_lanes * plan.center_lanes; };
+    while (2 * *lanes <= useful && 2 * all() * quads <= kMeansThreads && 2 * all() <= kWarp) {
+      *lanes *= 2;
+    }
+  };
+  plan.dim_lanes = plan.center_lanes = 1;
+  double_while(&plan.center_lanes,
+               ceil_div(a.clusters, plan.shared ? kCenters<W, true> : kCenters<W, false>));
+  double_while(&plan.dim_lanes, std::min(packs, int64_t(kMostDimLanes)));
   return plan;
 }
 

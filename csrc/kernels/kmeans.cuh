@@ -12,18 +12,24 @@ namespace disco_fast {
 
 constexpr int kMeansThreads = 512;
 constexpr int kMeansWarps = kMeansThreads / kWarp;
-constexpr int kDims = 4;     // dimensions read at a time; rows are padded to them
-constexpr int kCenters = 4;  // centers that a thread compares at a time
+constexpr int kDims = 4;    // dimensions read at a time; rows are padded to them
+constexpr int kPoints = 4;  // points that a thread compares with
+// Centers at a time: with four, eight reads of shared memory feed 128 operations. Doubles, and
+// centers in L2, take more registers. There are rows for a multiple of kMostCenters.
+constexpr int kMostCenters = 4;
+template <class W, bool kShared>
+constexpr int kCenters = sizeof(W) == 8 || !kShared ? 2 : kMostCenters;
 
 // How the work is laid out; a function of the shape and of the shared memory at hand.
 struct KMeansPlan {
-  int pitch;     // elements of a row of points or centers: an odd number of packs, against bank
-                 // conflicts
-  int tile;      // points in shared memory
-  int slices;    // parts of a tile whose members are added up apart
-  int lanes;     // threads that share a point, each with a part of the centers; a power of two
-  bool shared;   // centers and sums are in shared memory, else in the workspace
-  size_t bytes;  // of dynamic shared memory
+  int pitch;   // elements of a row: an odd number of packs, against bank conflicts
+  int tile;    // points in shared memory
+  int slices;  // parts of a tile whose members are added up apart
+  // Threads that share kPoints points: each takes a part of the dimensions, and of the centers.
+  // Powers of two, no more than a warp together.
+  int dim_lanes, center_lanes;
+  bool shared;        // centers and sums are in shared memory, else in the workspace
+  size_t bytes;       // of dynamic shared memory
   int64_t workspace;  // elements for an image
 };
 
@@ -42,9 +48,6 @@ __device__ __forceinline__ W add_squares(const Pack<W, kDims>& a, const Pack<W, 
 // What the threads of a block work on together.
 template <class W, bool kShared>
 struct KMeansImage {
-  // Of the loop over dimensions; more takes registers that are not there.
-  static constexpr int kUnroll = kShared && sizeof(W) == 4 ? 2 : 1;
-
   const W* data;  // [P, D]
   W* points;      // [tile, pitch]
   W* centers;     // [K, pitch]
@@ -77,52 +80,82 @@ __device__ __forceinline__ void load_points(const KMeansImage<W, kShared>& m,
   }
 }
 
+// Squared distances of points p, p + 1, .. to centers k, k + 1, ..: the thread's part of the
+// dimensions. There are rows for all of them; what the last ones hold is not used.
+template <class W, bool kShared>
+__device__ __forceinline__ void part_distances(const KMeansImage<W, kShared>& m,
+                                               const KMeansPlan& plan, int p, int k,
+                                               W (*total)[kCenters<W, kShared>]) {
+  const int begin = int(threadIdx.x) % plan.dim_lanes * kDims, step = plan.dim_lanes * kDims;
+  const W *points = m.points + p * plan.pitch, *centers = m.centers + k * plan.pitch;
+#pragma unroll
+  for (int i = 0; i < kPoints; ++i) {
+#pragma unroll
+    for (int j = 0; j < kCenters<W, kShared>; ++j) total[i][j] = 0;
+  }
+#pragma unroll 1  // more takes registers that are not there
+  for (int d = begin; d < m.dims; d += step) {
+    Pack<W, kDims> x[kPoints];
+#pragma unroll
+    for (int i = 0; i < kPoints; ++i) x[i] = load_pack<kDims>(points + i * plan.pitch + d);
+#pragma unroll
+    for (int j = 0; j < kCenters<W, kShared>; ++j) {
+      const Pack<W, kDims> c = load_pack<kDims>(centers + j * plan.pitch + d);
+#pragma unroll
+      for (int i = 0; i < kPoints; ++i) total[i][j] = add_squares(x[i], c, total[i][j]);
+    }
+  }
+}
+
 // Nearest center of each point of the tile, the first of several.
 template <class W, bool kShared>
 __device__ __forceinline__ void assign(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
                                        int64_t first, int count) {
-  const int lane = int(threadIdx.x) % plan.lanes, step = kMeansThreads / plan.lanes;
+  const int lanes = plan.dim_lanes * plan.center_lanes, t = threadIdx.x;
+  const int center_lane = t / plan.dim_lanes % plan.center_lanes;
   // All lanes of a warp take part in every round, for they shuffle.
-  for (int base = 0; base < count; base += step) {
-    const int p = base + int(threadIdx.x) / plan.lanes;
-    const W* point = m.points + (p < count ? p : 0) * plan.pitch;
-    W nearest = W(INFINITY);
-    int label = 0;
-    for (int k = lane * kCenters; k < m.clusters; k += plan.lanes * kCenters) {
-      const int last = m.clusters - 1;
-      const W* center[kCenters];
+  for (int base = 0; base < count; base += kMeansThreads / lanes * kPoints) {
+    const int mine = base + t / lanes * kPoints, p = mine < count ? mine : 0;
+    W nearest[kPoints];
+    int label[kPoints];
 #pragma unroll
-      for (int j = 0; j < kCenters; ++j) {
-        center[j] = m.centers + (k + j < last ? k + j : last) * plan.pitch;
-      }
-      W total[kCenters] = {};
-#pragma unroll(KMeansImage<W, kShared>::kUnroll)
-      for (int d = 0; d < m.dims; d += kDims) {
-        const Pack<W, kDims> x = load_pack<kDims>(point + d);
+    for (int i = 0; i < kPoints; ++i) {
+      nearest[i] = W(INFINITY);
+      label[i] = 0;
+    }
+    for (int group = 0; group < m.clusters; group += plan.center_lanes * kCenters<W, kShared>) {
+      const int wanted = group + center_lane * kCenters<W, kShared>,
+                k = wanted < m.clusters ? wanted : 0;
+      W total[kPoints][kCenters<W, kShared>];
+      part_distances(m, plan, p, k, total);
 #pragma unroll
-        for (int j = 0; j < kCenters; ++j) {
-          total[j] = add_squares(x, load_pack<kDims>(center[j] + d), total[j]);
-        }
-      }
+      for (int i = 0; i < kPoints; ++i) {
 #pragma unroll
-      for (int j = 0; j < kCenters; ++j) {
-        if (total[j] < nearest) {  // a repeated last center is no nearer
-          nearest = total[j];
-          label = k + j;
+        for (int j = 0; j < kCenters<W, kShared>; ++j) {
+          for (int offset = plan.dim_lanes / 2; offset > 0; offset /= 2) {
+            total[i][j] += __shfl_xor_sync(kAllLanes, total[i][j], offset);
+          }
+          if (k + j < m.clusters && total[i][j] < nearest[i]) {
+            nearest[i] = total[i][j];
+            label[i] = k + j;
+          }
         }
       }
     }
-    for (int offset = plan.lanes / 2; offset > 0; offset /= 2) {
-      const W other = __shfl_xor_sync(kAllLanes, nearest, offset);
-      const int other_label = __shfl_xor_sync(kAllLanes, label, offset);
-      if (other < nearest || (other == nearest && other_label < label)) {
-        nearest = other;
-        label = other_label;
+#pragma unroll
+    for (int i = 0; i < kPoints; ++i) {
+      for (int offset = lanes / 2; offset >= plan.dim_lanes; offset /= 2) {
+        const W other = __shfl_xor_sync(kAllLanes, nearest[i], offset);
+        const int other_label = __shfl_xor_sync(kAllLanes, label[i], offset);
+        if (other < nearest[i] || (other == nearest[i] && other_label < label[i])) {
+          nearest[i] = other;
+          label[i] = other_label;
+        }
       }
-    }
-    if (p < count && lane == 0) {
-      m.labels[p] = label;
-      m.out[first + p] = label;
+      if (t % lanes == 0 && mine + i < count) {
+        m.labels[p + i] = label[i];
+        m.out[first + p + i] = label[i];
+      }
     }
   }
 }
@@ -167,7 +200,7 @@ __device__ __forceinline__ void accumulate(const KMeansImage<W, kShared>& m, con
   }
 }
 
-// Distance of point p to its own center, to the same bits as in `assign`.
+// Squared distance of point p to its own center.
 template <class W, bool kShared>
 __device__ __forceinline__ W own_distance(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
                                           int64_t p) {
@@ -268,18 +301,19 @@ template <class W, bool kShared>
 __device__ __forceinline__ KMeansImage<W, kShared> lay_out(const KMeansArgs& a,
                                                            const KMeansPlan& plan, int64_t image) {
   const int64_t row = plan.pitch, clusters = a.clusters;
+  const int64_t center_rows = round_up(clusters, kMostCenters);
   KMeansImage<W, kShared> m;
   m.data = static_cast<const W*>(a.data) + image * a.points * a.dims;
   m.out = a.labels + image * a.points;
   m.points = dynamic_shared<W>();
-  W* next = m.points + plan.tile * row;
+  W* next = m.points + round_up(plan.tile, kPoints) * row;
   if constexpr (kShared) {
     m.centers = next;
-    m.sums = m.centers + clusters * row;
+    m.sums = m.centers + center_rows * row;
     next = m.sums + plan.slices * clusters * row;
   } else {
     m.centers = static_cast<W*>(a.workspace) + image * plan.workspace;
-    m.sums = m.centers + clusters * row;
+    m.sums = m.centers + center_rows * row;
   }
   m.shift = next;
   m.counts = reinterpret_cast<int*>(m.shift + clusters);
