@@ -5,8 +5,10 @@ Importing this module never fails: without a library every op runs on its specif
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,6 +58,17 @@ def _load_cpu(folder: Path) -> Half:
     return Half("cpu", True, f"{found[0].name} is loaded, kernels for instruction set {isa}")
 
 
+def _driver_version() -> int:
+    """The CUDA release that the GPU's driver knows, as in 13000; 0 without a driver.
+
+    This one call does not start CUDA.
+    """
+    version = ctypes.c_int(0)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    return version.value
+
+
 def _load_cuda(folder: Path) -> Half:
     """The CUDA half. Nothing here asks for a GPU: that would start CUDA, and forks would fail."""
     library = folder / "libdisco_fast_cuda.so"
@@ -67,8 +80,7 @@ def _load_cuda(folder: Path) -> Half:
     if _torch_version() < MINIMUM_TORCH:
         return Half("cuda", False, f"torch {torch.__version__} is older than 2.10; upgrade torch")
     built = json.loads(library.with_suffix(".json").read_text())
-    # As in 13000; 0 where there is none. Only builds of torch with CUDA have it.
-    driver: int = getattr(torch._C, "_cuda_getDriverVersion")()  # noqa: B009
+    driver = _driver_version()
     if 0 < driver < int(built["cuda"].split(".")[0]) * 1000:
         why = f"built with CUDA {built['cuda']}, but the driver knows only {driver // 1000}"
         mend = "update the driver, or build with an older nvcc"

@@ -60,7 +60,7 @@ def cuda_half(folder: Path, monkeypatch, cuda: str | None, driver: int) -> _libr
     (folder / "libdisco_fast_cuda.so").write_bytes(b"not a library")
     (folder / "libdisco_fast_cuda.json").write_text('{"cuda": "13.0", "archs": [75, 90]}')
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)
+    monkeypatch.setattr(_library, "_driver_version", lambda: driver)
     return _library._load_cuda(folder)
 
 
