@@ -46,7 +46,7 @@ LIMITS = {
     "end to end": (60, 25),
 }
 JOBS = ("context", "ceilings", "determinism")  # of the measuring process, before the rows
-TESTS = ("tests/test_sp_ops.py", "tests/test_kmeans.py", "tests/test_color.py")
+TESTS = ("tests/test_sp_ops.py", *(f"tests/test_{x}.py" for x in ("kmeans", "color", "cuda")))
 IMAGES = 10  # of the end-to-end run
 RESTARTS = 6  # of the measuring process, after which nothing is captured any more
 START_AGAIN = 3  # its exit status when it asks for one

@@ -40,19 +40,22 @@ def network() -> DISCO:
     return network.eval()
 
 
-@pytest.fixture(params=[ops, reference], ids=["ops", "specification"])
+@pytest.fixture(params=["ops", "specification", "emulated"])
 def namespace(request: pytest.FixtureRequest, network: DISCO):
-    network.ops = request.param
-    yield request.param
+    if request.param == "emulated":
+        request.getfixturevalue("emulated_gpu")
+    network.ops = reference if request.param == "specification" else ops
+    yield network.ops
     del network.ops
 
 
 def run(network: DISCO, gray: np.ndarray, init: np.ndarray, variants: int) -> DISCOOutput:
+    device = next(network.parameters()).device
     with torch.inference_mode():
         return network(
-            torch.from_numpy(gray),
+            torch.from_numpy(gray).to(device),
             n_anchors=init.shape[1],
-            kmeans_init=torch.from_numpy(init),
+            kmeans_init=torch.from_numpy(init).to(device),
             variants=variants,
         )
 
@@ -60,9 +63,10 @@ def run(network: DISCO, gray: np.ndarray, init: np.ndarray, variants: int) -> DI
 def check(output: DISCOOutput, golden: dict[str, np.ndarray], windows: dict | None = None) -> None:
     windows = windows or {}
     for name in EXACT:
-        np.testing.assert_array_equal(getattr(output, name).numpy(), golden[name], err_msg=name)
+        actual = getattr(output, name).cpu().numpy()
+        np.testing.assert_array_equal(actual, golden[name], err_msg=name)
     for name in TOLERANCE.keys() & golden.keys():
-        actual = getattr(output, name).numpy()[windows.get(name, ...)]
+        actual = getattr(output, name).cpu().numpy()[windows.get(name, ...)]
         difference = np.abs(actual - golden[name]).max()
         assert difference < TOLERANCE[name], f"{name} differs by {difference}"
     index = output.anchor_index.repeat_interleave(len(output.ab) // len(output.anchor_index), 0)
