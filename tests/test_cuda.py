@@ -45,6 +45,11 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
     yield "lab_to_rgb", lightness, lambda x: ops.lab_to_rgb(x, ab, True)
 
 
+def turned(argument: Tensor) -> Tensor:
+    """Another argument, with which an op gives other results."""
+    return argument.flip(*range(1, argument.dim())).contiguous()
+
+
 def results(function: Callable, argument: Tensor) -> tuple[Tensor, ...]:
     found = function(argument)
     return (found,) if isinstance(found, Tensor) else found
@@ -56,7 +61,7 @@ def equal(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
 
 def test_cuda_graphs_hold_every_op():
     for name, argument, function in calls():
-        other = argument.flip(0).contiguous()
+        other = turned(argument)
         expected = tuple(t.clone() for t in results(function, other))
         results(function, argument)  # nothing is left to be set up
         torch.cuda.synchronize()
@@ -72,7 +77,7 @@ def test_cuda_graphs_hold_every_op():
 def test_cuda_ops_run_on_the_current_stream():
     """The argument arrives late, on the same stream: an op on another one would not wait for it."""
     for name, argument, function in calls():
-        other = argument.flip(0).contiguous()
+        other = turned(argument)
         expected = results(function, other)
         torch.cuda.synchronize()
         stream = torch.cuda.Stream()
