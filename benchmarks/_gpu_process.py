@@ -62,10 +62,12 @@ class Runner:
 
     Args:
         log: file that gets all of it.
+        checkout: whether they take disco_fast from the checkout, where it is built in place, and
+            not from where it is installed.
     """
 
-    def __init__(self, log: Path):
-        self._log = log
+    def __init__(self, log: Path, checkout: bool):
+        self._log, self._checkout = log, checkout
         self._begin = time.monotonic()
         log.write_text("")
 
@@ -91,7 +93,7 @@ class Runner:
             process = subprocess.Popen(
                 words,
                 cwd=ROOT,
-                env=environment() | dict(variables or {}),
+                env=environment(self._checkout) | dict(variables or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -132,12 +134,13 @@ def _wait(process: subprocess.Popen[str], limit: float) -> int | None:
             process.wait()
 
 
-def environment() -> dict[str, str]:
-    """This process's, with the checkout in front of any installed disco_fast."""
+def environment(checkout: bool) -> dict[str, str]:
+    """This process's; with the checkout, if wanted, in front of any installed disco_fast."""
     found = dict(os.environ)
     found.pop("DISCO_FAST_NATIVE", None)
-    path = [str(ROOT), *filter(None, [found.get("PYTHONPATH")])]
-    found |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    found["PYTHONUNBUFFERED"] = "1"
+    if checkout:
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found.get("PYTHONPATH")]))
     nvcc = program("nvcc")
     if nvcc and not shutil.which("nvcc"):
         found.setdefault("CUDACXX", nvcc)

@@ -72,7 +72,7 @@ class Check:
         out.mkdir(parents=True, exist_ok=True)
         self._out, self._device, self._quick = out.resolve(), device, quick
         self._found, self._commit = found, commit
-        self._runner = Runner(out / "gpu-check.log")
+        self._runner = Runner(out / "gpu-check.log", checkout=device == "cuda")
         self.report: Report = {
             "what": "gpu",
             "context": {},
@@ -329,7 +329,7 @@ def probe() -> Report:
     command = [sys.executable, str(SCRIPT), "--stage", "probe"]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120
+            command, cwd=ROOT, env=environment(True), capture_output=True, text=True, timeout=120
         )
         return json.loads(done.stdout.strip().splitlines()[-1])
     except (subprocess.SubprocessError, json.JSONDecodeError, IndexError, OSError) as error:

@@ -254,7 +254,7 @@ def test_the_table_of_a_hand_made_report() -> None:
 def test_a_process_past_its_limit_is_stopped_with_its_children(tmp_path: Path) -> None:
     program = "import subprocess, sys; print('begun', flush=True); subprocess.run(['sleep', '60'])"
     begin = time.monotonic()
-    runner = _gpu_process.Runner(tmp_path / "log")
+    runner = _gpu_process.Runner(tmp_path / "log", checkout=False)
     done = runner.run([sys.executable, "-c", program], 1)
     assert time.monotonic() - begin < 10
     assert done.status is None
@@ -266,7 +266,7 @@ def test_a_process_past_its_limit_is_stopped_with_its_children(tmp_path: Path) -
 
 
 def test_a_program_that_is_not_here_is_a_failure(tmp_path: Path) -> None:
-    done = _gpu_process.Runner(tmp_path / "log").run(["/nonexistent/program"], 2)
+    done = _gpu_process.Runner(tmp_path / "log", checkout=False).run(["/nonexistent/program"], 2)
     assert done.status == 127
     assert "/nonexistent/program" in done.last_words()
 
