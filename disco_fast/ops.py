@@ -92,6 +92,12 @@ def _check_features(
         _refuse(op, wanted, shape)
 
 
+def _check_pooled(op: str, features: Tensor, association: Tensor, cell_size: int) -> None:
+    _check_floating(op, features=features, association=association)
+    _check_grid(op, association, cell_size)
+    _check_features(op, features, association)
+
+
 # ---- SP-Pooling and SP-Diffusion -----------------------------------------------------------------
 
 
@@ -110,9 +116,7 @@ def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tens
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check_floating("sp_pool", features=features, association=association)
-    _check_grid("sp_pool", association, cell_size)
-    _check_features("sp_pool", features, association)
+    _check_pooled("sp_pool", features, association, cell_size)
     return torch.ops.disco_fast.sp_pool(features, association, cell_size)
 
 
@@ -127,9 +131,7 @@ def sp_pool_with_size(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check_floating("sp_pool_with_size", features=features, association=association)
-    _check_grid("sp_pool_with_size", association, cell_size)
-    _check_features("sp_pool_with_size", features, association)
+    _check_pooled("sp_pool_with_size", features, association, cell_size)
     return torch.ops.disco_fast.sp_pool_with_size(features, association, cell_size)
 
 

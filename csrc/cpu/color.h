@@ -5,11 +5,11 @@
 // instruction set.
 #pragma once
 
+#include "../srgb.h"
 #include "cells.h"
 
 namespace disco_fast::DISCO_FAST_ISA {
 
-constexpr double kWhiteX = 0.950456, kWhiteZ = 1.088754;  // D65, as in reference.py
 constexpr int kStrip = 64;  // pixels converted together, small enough for the first-level cache
 
 inline float root_guess(float x, uint32_t degree) {
@@ -41,7 +41,7 @@ inline double square_root(double x) { return __builtin_sqrt(x); }
 template <class W>
 inline W decode_srgb(W v) {
   const W base = (v + W(0.055)) / W(1.055), root = fifth_root(base);
-  return v > W(0.04045) ? base * base * root * root : v / W(12.92);
+  return v > W(kLinearBelow) ? base * base * root * root : v / W(12.92);
 }
 
 template <class W>
@@ -49,12 +49,12 @@ inline W encode_srgb(W linear) {
   const W clamped = linear < 0 ? W(0) : (linear > 1 ? W(1) : linear);
   const W c = cube_root(clamped);
   const W curved = W(1.055) * c * square_root(square_root(c)) - W(0.055);
-  return clamped > W(0.0031308) ? curved : W(12.92) * clamped;
+  return clamped > W(kSrgbLinearBelow) ? curved : W(12.92) * clamped;
 }
 
 template <class W>
 inline W lightness_of(W y) {
-  return y > W(0.008856) ? 116 * cube_root(y) - 16 : W(903.3) * y;
+  return y > W(kLightnessLinearBelow) ? 116 * cube_root(y) - 16 : W(903.3) * y;
 }
 
 template <class W, class In>
@@ -81,8 +81,8 @@ inline void lightness_pixels_of(const LightnessArgs& a, int64_t begin, int64_t e
       for (int64_t i = 0; i < count; ++i) y[i] = linear(in[i]);
     } else {
       for (int64_t i = 0; i < count; ++i) {
-        y[i] = W(0.212671) * linear(in[i]) + W(0.715160) * linear(in[a.pixels + i]) +
-               W(0.072169) * linear(in[2 * a.pixels + i]);
+        y[i] = W(kLumaR) * linear(in[i]) + W(kLumaG) * linear(in[a.pixels + i]) +
+               W(kLumaB) * linear(in[2 * a.pixels + i]);
       }
     }
     for (int64_t i = 0; i < count; ++i) out[first + i] = lightness_of(y[i]);
@@ -116,7 +116,7 @@ struct Sample {
 
 template <class W>
 inline W f_inverse(W f) {
-  return f > W(0.20689303) ? f * f * f : (f - W(16.0 / 116)) / W(7.787);
+  return f > W(kLinearF) ? f * f * f : (f - W(16.0 / 116)) / W(7.787);
 }
 
 template <class W, class Out>
@@ -152,9 +152,9 @@ inline void rgb_rows_of(const RgbArgs& a, int64_t begin, int64_t end) {
         const W fy = (lightness[first + i] + 16) / 116;
         const W x = f_inverse(fy + chroma[0][i] / 500) * W(kWhiteX), y = f_inverse(fy);
         const W z = f_inverse(fy - chroma[1][i] / 200) * W(kWhiteZ);
-        linear[0][i] = W(3.240479) * x - W(1.537150) * y - W(0.498535) * z;
-        linear[1][i] = W(-0.969256) * x + W(1.875991) * y + W(0.041556) * z;
-        linear[2][i] = W(0.055648) * x - W(0.204043) * y + W(1.057311) * z;
+        linear[0][i] = W(kRx) * x + W(kRy) * y + W(kRz) * z;
+        linear[1][i] = W(kGx) * x + W(kGy) * y + W(kGz) * z;
+        linear[2][i] = W(kBx) * x + W(kBy) * y + W(kBz) * z;
       }
       for (int channel = 0; channel < 3; ++channel) {
         Out* to = rgb + channel * pixels + first;

@@ -2,6 +2,7 @@
 // converts four neighbouring pixels where the pictures' sizes and addresses allow packed stores.
 #pragma once
 
+#include "../srgb.h"
 #include "common.cuh"
 
 namespace disco_fast {
@@ -29,14 +30,14 @@ __device__ __forceinline__ W cube_root(W x) {
 
 template <class W>
 __device__ __forceinline__ W decode_srgb(W v) {
-  return v > W(0.04045) ? power((v + W(0.055)) / W(1.055), W(2.4)) : v / W(12.92);
+  return v > W(kLinearBelow) ? power((v + W(0.055)) / W(1.055), W(2.4)) : v / W(12.92);
 }
 
 template <class W>
 __device__ __forceinline__ W encode_srgb(W linear) {
   const W clamped = linear < 0 ? W(0) : (linear > 1 ? W(1) : linear);
-  return clamped > W(0.0031308) ? W(1.055) * power(clamped, W(1 / 2.4)) - W(0.055)
-                                : W(12.92) * clamped;
+  return clamped > W(kSrgbLinearBelow) ? W(1.055) * power(clamped, W(1 / 2.4)) - W(0.055)
+                                       : W(12.92) * clamped;
 }
 
 template <class W>
@@ -71,10 +72,10 @@ __global__ void __launch_bounds__(kColorThreads) lightness_kernel(const Lightnes
   for (int i = 0; i < kPixels; ++i) {
     W y = decode_srgb(unit_range<W>(planes[0].value[i]));
     if (a.channels == 3) {
-      y = W(0.212671) * y + W(0.715160) * decode_srgb(unit_range<W>(planes[1].value[i])) +
-          W(0.072169) * decode_srgb(unit_range<W>(planes[2].value[i]));
+      y = W(kLumaR) * y + W(kLumaG) * decode_srgb(unit_range<W>(planes[1].value[i])) +
+          W(kLumaB) * decode_srgb(unit_range<W>(planes[2].value[i]));
     }
-    result.value[i] = y > W(0.008856) ? 116 * cube_root(y) - 16 : W(903.3) * y;
+    result.value[i] = y > W(kLightnessLinearBelow) ? 116 * cube_root(y) - 16 : W(903.3) * y;
   }
   store_pack(static_cast<W*>(a.lightness) + image * a.pixels + first, result);
 }
@@ -102,18 +103,18 @@ __device__ __forceinline__ W blend(W low, W high, W weight) {
 
 template <class W>
 __device__ __forceinline__ W f_inverse(W f) {
-  return f > W(0.20689303) ? f * f * f : (f - W(16.0 / 116)) / W(7.787);
+  return f > W(kLinearF) ? f * f * f : (f - W(16.0 / 116)) / W(7.787);
 }
 
-// One pixel: rgb[3], linear and clamped by `encode_srgb`. D65 and the matrix as in reference.py.
+// One pixel: rgb[3], clamped.
 template <class W>
 __device__ __forceinline__ void lab_pixel(W lightness, W a, W b, W* rgb) {
   const W fy = (lightness + 16) / 116;
-  const W x = f_inverse(fy + a / 500) * W(0.950456), y = f_inverse(fy);
-  const W z = f_inverse(fy - b / 200) * W(1.088754);
-  rgb[0] = encode_srgb(W(3.240479) * x - W(1.537150) * y - W(0.498535) * z);
-  rgb[1] = encode_srgb(W(-0.969256) * x + W(1.875991) * y + W(0.041556) * z);
-  rgb[2] = encode_srgb(W(0.055648) * x - W(0.204043) * y + W(1.057311) * z);
+  const W x = f_inverse(fy + a / 500) * W(kWhiteX), y = f_inverse(fy);
+  const W z = f_inverse(fy - b / 200) * W(kWhiteZ);
+  rgb[0] = encode_srgb(W(kRx) * x + W(kRy) * y + W(kRz) * z);
+  rgb[1] = encode_srgb(W(kGx) * x + W(kGy) * y + W(kGz) * z);
+  rgb[2] = encode_srgb(W(kBx) * x + W(kBy) * y + W(kBz) * z);
 }
 
 // Grid: runs of a row x rows of all images.

@@ -7,7 +7,7 @@ namespace disco_fast {
 namespace {
 
 constexpr int64_t kMostSums = 32 * 1024;  // bytes of shared memory worth giving to slices
-constexpr int kMostDimLanes = 4;          // each doubling costs 16 shuffles
+constexpr int kMostDimLanes = 2;          // each doubling costs 16 shuffles
 constexpr int kFewestPoints = 32;         // of a tile; below, most threads would have nothing to do
 
 // Where things go in `limit` bytes of shared memory; tile is 0 where not one point fits.
