@@ -39,6 +39,8 @@ OPS = {
     "kmeans_init": "K-Means",
     "kmeans": "K-Means",
     "choose_anchors": "choice and colours",
+    "select_anchors": "choice and colours",
+    "anchor_bins": "choice and colours",
     "sp_diffuse": "SP-Diffusion",
 }
 LINES = (

@@ -1,9 +1,9 @@
-"""Exact rewrites of the published network into one that does less for the same result."""
+"""Normalisations that a convolution's weights can take over for good. Exact but for rounding."""
 
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.utils import remove_spectral_norm
+from torch.nn.utils import fuse_conv_bn_eval, remove_spectral_norm
 
 
 def fold_spectral_norm(network: nn.Module) -> None:
@@ -11,3 +11,18 @@ def fold_spectral_norm(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "weight_orig"):
             remove_spectral_norm(module)
+
+
+def fold_batch_norm(network: nn.Module) -> None:
+    """Fold every batch norm that follows a convolution at once into it. In place.
+
+    These are SPixNet's. Those of the backbone and of RefineNet stand between an activation and a
+    convolution with zero padding: the padding is zero after the shift, so it cannot be folded
+    forward, and the activation is in the way backward.
+    """
+    for parent in network.modules():
+        if isinstance(parent, nn.Sequential):
+            for i in range(len(parent) - 1):
+                first, second = parent[i], parent[i + 1]
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    parent[i], parent[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()

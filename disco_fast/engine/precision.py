@@ -38,15 +38,23 @@ def cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
-class Reduced(nn.Module):
-    """A convolutional network in half precision, channels-last, with fp32 inputs and outputs."""
+class InFormat(nn.Module):
+    """A convolutional network in a precision and a memory layout, with fp32 inputs and outputs.
 
-    def __init__(self, network: nn.Module, precision: str):
+    Args:
+        network: converted in place.
+        precision: "fp32", "bf16" or "fp16".
+        layout: of weights and activations.
+    """
+
+    def __init__(
+        self, network: nn.Module, precision: str, layout: torch.memory_format = torch.channels_last
+    ):
         super().__init__()
-        self.dtype = _DTYPES[precision]
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype, self.layout = _DTYPES[precision], layout
+        network.to(memory_format=layout)  # type: ignore[call-overload]
         self.network = network.to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,H,W] fp32 to fp32."""
-        return self.network(x.to(self.dtype, memory_format=torch.channels_last)).float()
+        return self.network(x.to(self.dtype, memory_format=self.layout)).float()

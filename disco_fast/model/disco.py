@@ -33,14 +33,16 @@ class DISCOOutput:
         association_sum: [N,1,h,w], pooled weight in cells.
         superpixel_size: [N,1,h,w], area under hard assignment in cells.
         color_tokens: [N,P,64], output of the color modeler, clustered by K-Means.
-        color_logits: [N,313,h,w], its colour distribution.
+        color_logits: [N,313,h,w], its colour distribution; None in a prepared network, which
+            computes those of the anchors only.
         kmeans_labels: [N,P] int64.
         kmeans_centers: [N,K,64].
         anchor_index: [N,K] int64, the superpixel that is the anchor of each cluster.
         anchor_mask: [M,1,h,w], one at anchors.
         anchor_colors: [M,2,h,w], ab/110 at anchors, zero elsewhere.
         guided_tokens: [M,P,64], output of the color generator.
-        guided_logits: [M,313,h,w], its colour distribution.
+        guided_logits: [M,313,h,w], its colour distribution; None in a prepared network, for
+            nothing depends on it.
         ab: [M,2,H,W], the result, ab/110 in -1..1.
     """
 
@@ -49,14 +51,14 @@ class DISCOOutput:
     association_sum: Tensor
     superpixel_size: Tensor
     color_tokens: Tensor
-    color_logits: Tensor
+    color_logits: Tensor | None
     kmeans_labels: Tensor
     kmeans_centers: Tensor
     anchor_index: Tensor
     anchor_mask: Tensor
     anchor_colors: Tensor
     guided_tokens: Tensor
-    guided_logits: Tensor
+    guided_logits: Tensor | None
     ab: Tensor
 
 
@@ -126,17 +128,15 @@ class DISCO(nn.Module):
         pooled, association_sum, size = self.ops.sp_pool_with_size(
             self.repnet(gray), association, self.cell_size
         )
-        position = position_encoding(rows, columns, gray.device)
+        position = self._position(rows, columns, gray.device)
 
         tokens = pooled.flatten(2).transpose(1, 2).contiguous()
         color_tokens = self.wildpath(tokens, position)
-        color_logits = self.mid_word_prj(color_tokens)
-
         if kmeans_init is None:
             kmeans_init = self.ops.kmeans_init(color_tokens, n_anchors, seed, "k-means++")
         labels, centers, _ = self.ops.kmeans(color_tokens, kmeans_init, 20, 1e-4)
-        anchors, bins = self.ops.choose_anchors(
-            labels, size.flatten(1), color_logits, self._bin_centers, n_anchors, variants
+        anchors, bins, color_logits = self._choose(
+            color_tokens, labels, size.flatten(1), n_anchors, variants
         )
 
         def repeat(x: Tensor) -> Tensor:
@@ -154,16 +154,36 @@ class DISCO(nn.Module):
             association_sum=association_sum,
             superpixel_size=size,
             color_tokens=color_tokens,
-            color_logits=_as_map(color_logits, rows),
+            color_logits=None if color_logits is None else _as_map(color_logits, rows),
             kmeans_labels=labels,
             kmeans_centers=centers,
             anchor_index=anchors,
             anchor_mask=_as_map(mask, rows),
             anchor_colors=_as_map(mask * self._bin_centers[label] / AB_SCALE, rows),
             guided_tokens=guided_tokens,
-            guided_logits=_as_map(self.trg_word_prj(guided_tokens), rows),
+            guided_logits=self._guided_logits(guided_tokens, rows),
             ab=ab,
         )
+
+    # The steps below are those that a prepared network does in another way (engine/).
+
+    def _position(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """The position encoding of a grid, [1,P,64]."""
+        return position_encoding(rows, columns, device)
+
+    def _choose(
+        self, color_tokens: Tensor, labels: Tensor, sizes: Tensor, n_anchors: int, variants: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Anchors [N,K], their colour bins [N,V,K], and the colour logits [N,P,313]."""
+        logits = self.mid_word_prj(color_tokens)
+        anchors, bins = self.ops.choose_anchors(
+            labels, sizes, logits, self._bin_centers, n_anchors, variants
+        )
+        return anchors, bins, logits
+
+    def _guided_logits(self, guided_tokens: Tensor, rows: int) -> Tensor | None:
+        """Colour logits after guidance, [M,313,h,w]."""
+        return _as_map(self.trg_word_prj(guided_tokens), rows)
 
     def _hints(self, bins: Tensor, anchors: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Anchors [M,K] and their bins [M,K] as a mask [M,P,1] and a bin per superpixel [M,P]."""

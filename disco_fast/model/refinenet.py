@@ -54,7 +54,9 @@ class _ResidualBlock(nn.Module):
         return F.relu(x + self.conv(x))
 
 
-class _UpBlock(nn.Module):
+class UpBlock(nn.Module):
+    """Twice the side: a convolution, upsampling, the skip connection, three convolutions."""
+
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.conv1 = _conv(inputs, outputs)
@@ -68,6 +70,7 @@ class _UpBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """[N,I,h,w] and [N,O,2h,2w] to [N,O,2h,2w]."""
         x = F.interpolate(self.conv1(x), scale_factor=2.0, mode="nearest")
         return self.conv2(F.relu(self.combine(torch.cat([x, skip], 1))))
 
@@ -85,8 +88,8 @@ class RefineNet(nn.Module):
         self.down1 = _DownBlock(c1, c2)
         self.down2 = _DownBlock(c2, c3)
         self.residual = nn.Sequential(*(_ResidualBlock(c3) for _ in range(3)))
-        self.up2 = _UpBlock(c3, c2)
-        self.up1 = _UpBlock(c2, c1)
+        self.up2 = UpBlock(c3, c2)
+        self.up1 = UpBlock(c2, c1)
         self.outConv = _conv(c1, 2)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -1,0 +1,61 @@
+"""What a prepared network leaves out between SP-Pooling and SP-Diffusion. Exact."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..color import N_BINS
+from ..model import DISCO
+from ..model.scale import TOKEN_DIM
+
+GRIDS = 32  # whose position encodings are kept: 64 KB each at 256 superpixels
+
+
+def project_anchors_only(network: DISCO) -> None:
+    """Only the K anchors of an image go through the 313-way projection. In place."""
+    network._choose = partial(_choose, network)  # type: ignore[method-assign]
+
+
+def _choose(
+    network: DISCO,
+    color_tokens: Tensor,
+    labels: Tensor,
+    sizes: Tensor,
+    n_anchors: int,
+    variants: int,
+) -> tuple[Tensor, Tensor, None]:
+    anchors = network.ops.select_anchors(labels, sizes, n_anchors)
+    rows = anchors[..., None].expand(-1, -1, color_tokens.shape[-1])
+    logits = network.mid_word_prj(color_tokens.gather(1, rows))
+    own = torch.arange(n_anchors, device=anchors.device).expand_as(anchors)
+    bins = network.ops.anchor_bins(logits, own, network._bin_centers, variants)
+    return anchors, bins, None
+
+
+def look_colors_up(network: DISCO) -> None:
+    """A one-hot colour times a matrix is a row of it. In place.
+
+    The color generator's input is Linear(cat(token, mask * one_hot(bin), mask)).
+    """
+    weight = network.trg_word_emb.weight.detach()
+    of_token, of_bin, of_mask = weight.split([TOKEN_DIM, N_BINS, 1], dim=1)
+    colors = (of_bin + of_mask).t().contiguous()  # [313,64]
+    network._embed = partial(_embed, of_token.contiguous(), colors)  # type: ignore[method-assign]
+
+
+def _embed(of_token: Tensor, colors: Tensor, tokens: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+    return F.linear(tokens, of_token) + mask * colors[label]
+
+
+def leave_guided_logits_out(network: DISCO) -> None:
+    """No second 313-way projection: nothing depends on it. In place."""
+    network._guided_logits = lambda *_: None  # type: ignore[method-assign]
+
+
+def remember_positions(network: DISCO) -> None:
+    """Compute the position encoding of a grid once. In place."""
+    network._position = lru_cache(GRIDS)(network._position)  # type: ignore[method-assign]
