@@ -12,7 +12,7 @@ from ..color import N_BINS
 from ..model import DISCO
 from ..model.scale import TOKEN_DIM
 
-GRIDS = 32  # whose position encodings are kept: 64 KB each at 256 superpixels
+GRIDS = 8  # whose position encodings are kept: 64 KB each at 256 superpixels, 4 MB at 16,384
 
 
 def project_anchors_only(network: DISCO) -> None:
