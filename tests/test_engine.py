@@ -81,6 +81,32 @@ def test_the_network_given_is_not_changed():
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+class Chroma(nn.Module):
+    """A network's result alone: tensor in, tensor out."""
+
+    def __init__(self, network: DISCO):
+        super().__init__()
+        self.network = network
+
+    def forward(self, gray: torch.Tensor) -> torch.Tensor:
+        return self.network(gray).ab
+
+
+@pytest.mark.parametrize("which", ["published", "prepared"])
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # of spectral norm
+def test_networks_are_one_graph(which: str):
+    """torch.compile without a break and torch.export, both to the bit."""
+    network = random_network(0.25)
+    module = Chroma(network if which == "published" else Engine(network, "bf16").network)
+    gray = picture(1)
+    with torch.no_grad():
+        expected = module(gray)
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(gray), expected)
+        exported = torch.export.export(module, (gray,)).module()
+        assert torch.equal(exported(gray), expected)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_upsampling_and_convolution_are_one_transposed_convolution(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from ..color import N_BINS
 from ..model import DISCO
 from ..model.scale import TOKEN_DIM
+
+Position = Callable[[int, int, torch.device], Tensor]
 
 GRIDS = 8  # whose position encodings are kept: 64 KB each at 256 superpixels, 4 MB at 16,384
 
@@ -58,4 +61,14 @@ def leave_guided_logits_out(network: DISCO) -> None:
 
 def remember_positions(network: DISCO) -> None:
     """Compute the position encoding of a grid once. In place."""
-    network._position = lru_cache(GRIDS)(network._position)  # type: ignore[method-assign]
+    compute = network._position
+    positions = partial(_positions, compute, lru_cache(GRIDS)(compute))
+    network._position = positions  # type: ignore[method-assign]
+
+
+def _positions(
+    compute: Position, remembered: Position, rows: int, columns: int, device: torch.device
+) -> Tensor:
+    # torch.compile cannot look into a cache, and makes a constant of it anyway.
+    which = compute if torch.compiler.is_compiling() else remembered
+    return which(rows, columns, device)
