@@ -1,6 +1,7 @@
 // The CUDA kernels as a backend of the ops: on the tensor's device, on its current stream.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "../kernels/kernels.h"
@@ -19,20 +20,19 @@ inline void check(cudaError_t error, const char* op) {
   DISCO_FAST_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error), advice);
 }
 
-// Makes `device` current for its lifetime. By the CUDA runtime that this library is linked with: it
-// and torch's agree through the driver, but each has its own idea of the current device.
+// Makes `device` current for its lifetime, for torch and for the CUDA runtime that this library is
+// linked with: each has its own idea of the current device. Going back is torch's: this runtime has
+// no work but what is launched here, and would take a device from torch that it did not set.
 class OnDevice {
  public:
   explicit OnDevice(int device) {
-    check(cudaGetDevice(&before_), "current device");
-    if (device >= 0 && device != before_) check(cudaSetDevice(device), "current device");
+    if (device < 0) return;  // the emulated one
+    guard_.emplace(device);
+    check(cudaSetDevice(device), "current device");
   }
-  ~OnDevice() { cudaSetDevice(before_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  int before_ = 0;
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
 };
 
 struct CudaBackend {
