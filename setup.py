@@ -34,9 +34,11 @@ def find_nvcc() -> str | None:
     """An nvcc that compiles here, unless DISCO_FAST_CUDA=off.
 
     Raises:
-        SystemExit: DISCO_FAST_CUDA=on, and there is none.
+        SystemExit: DISCO_FAST_CUDA=on, and there is none; or it is none of auto, on and off.
     """
     choice = os.environ.get("DISCO_FAST_CUDA", "auto").lower()
+    if choice not in ("auto", "on", "off"):
+        raise SystemExit(f"disco_fast: DISCO_FAST_CUDA: expected auto, on or off, got '{choice}'")
     if choice == "off":
         return None
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
