@@ -15,6 +15,8 @@ template <class W>
 KMeansPlan plan_for(const KMeansArgs& a, int64_t limit) {
   const int64_t packs = ceil_div(a.dims, kDims);
   KMeansPlan plan = {};
+  plan.packed =
+      a.dims % kDims == 0 && reinterpret_cast<uintptr_t>(a.data) % alignof(Pack<W, kDims>) == 0;
   plan.pitch = int((packs % 2 == 1 ? packs : packs + 1) * kDims);
   const int64_t row = plan.pitch * int64_t(sizeof(W)), rows = a.clusters * row;
   const int64_t board = 1024;  // static shared memory, rounded up

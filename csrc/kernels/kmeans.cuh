@@ -28,6 +28,7 @@ struct KMeansPlan {
   // Threads that share kPoints points: each takes a part of the dimensions, and of the centers.
   // Powers of two, no more than a warp together.
   int dim_lanes, center_lanes;
+  bool packed;        // rows of the points lie where packs can be read
   bool shared;        // centers and sums are in shared memory, else in the workspace
   size_t bytes;       // of dynamic shared memory
   int64_t workspace;  // elements for an image
@@ -65,7 +66,7 @@ template <class W, bool kShared>
 __device__ __forceinline__ void load_points(const KMeansImage<W, kShared>& m,
                                             const KMeansPlan& plan, int64_t first, int count) {
   const W* from = m.data + first * m.dims;
-  if (m.dims % kDims == 0) {
+  if (plan.packed) {
     const int packs = m.dims / kDims;
     for (int i = threadIdx.x; i < count * packs; i += kMeansThreads) {
       const int p = i / packs, d = (i - p * packs) * kDims;
@@ -296,7 +297,7 @@ __device__ __forceinline__ int iterate(const KMeansImage<W, kShared>& m, const K
   }
 }
 
-// Dynamic shared memory in the order of KMeansImage's members; see `kmeans_plan`.
+// Dynamic shared memory in the order of KMeansImage's members; see `plan_for`.
 template <class W, bool kShared>
 __device__ __forceinline__ KMeansImage<W, kShared> lay_out(const KMeansArgs& a,
                                                            const KMeansPlan& plan, int64_t image) {

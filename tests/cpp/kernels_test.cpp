@@ -330,6 +330,15 @@ void cluster_case(Element e, int64_t images, int64_t points, int64_t dims, int64
                            nullptr, labels.data(), centers.data(), iterations.data()});
     return centers;
   });
+  compare("kmeans of points that packs cannot be read from", e, 1e-5, [&](const Backend& backend) {
+    Bytes moved(size_of(e));
+    moved.insert(moved.end(), data.begin(), data.end());
+    std::vector<int64_t> labels(n * points), iterations(n);
+    Bytes centers(n * clusters * dims * size_of(e));
+    backend.run(KMeansArgs{e, images, points, dims, clusters, 20, 1e-4, moved.data() + size_of(e),
+                           init.data(), nullptr, labels.data(), centers.data(), iterations.data()});
+    return centers;
+  });
   for (const bool plus_plus : {false, true}) {
     compare("kmeans_init", Element::kFloat64, 0, [&](const Backend& backend) {
       std::vector<int64_t> chosen(n * clusters);
