@@ -43,17 +43,24 @@ def _torch_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def _load(library: Path, mend: str) -> str | None:
+    """Load a library; what stood in the way and how to mend it, or None."""
+    if _torch_version() < MINIMUM_TORCH:
+        return f"torch {torch.__version__} is older than 2.10; upgrade torch"
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        return f"{library.name} does not load ({error}); {mend}"
+    return None
+
+
 def _load_cpu(folder: Path) -> Half:
     found = sorted(folder.glob("libdisco_fast_cpu.*"))
     if not found:
         why = "not built: no C++ compiler at install time, or this is an unbuilt source folder"
         return Half("cpu", False, f"{why} ({folder}); {_MEND}")
-    if _torch_version() < MINIMUM_TORCH:
-        return Half("cpu", False, f"torch {torch.__version__} is older than 2.10; upgrade torch")
-    try:
-        torch.ops.load_library(str(found[0]))
-    except OSError as error:
-        return Half("cpu", False, f"{found[0].name} does not load ({error}); {_MEND}")
+    if obstacle := _load(found[0], _MEND):
+        return Half("cpu", False, obstacle)
     isa = torch.ops.disco_fast._instruction_set()
     return Half("cpu", True, f"{found[0].name} is loaded, kernels for instruction set {isa}")
 
@@ -77,18 +84,14 @@ def _load_cuda(folder: Path) -> Half:
         return Half("cuda", False, f"{why}; on a GPU the specification runs; {_MEND_CUDA}")
     if torch.version.cuda is None:
         return Half("cuda", False, f"built, but torch {torch.__version__} has no CUDA")
-    if _torch_version() < MINIMUM_TORCH:
-        return Half("cuda", False, f"torch {torch.__version__} is older than 2.10; upgrade torch")
     built = json.loads(library.with_suffix(".json").read_text())
     driver = _driver_version()
     if 0 < driver < int(built["cuda"].split(".")[0]) * 1000:
         why = f"built with CUDA {built['cuda']}, but the driver knows only {driver // 1000}"
         mend = "update the driver, or build with an older nvcc"
         return Half("cuda", False, f"{why}.{driver % 1000 // 10}; {mend}")
-    try:
-        torch.ops.load_library(str(library))
-    except OSError as error:
-        return Half("cuda", False, f"{library.name} does not load ({error}); {_MEND_CUDA}")
+    if obstacle := _load(library, _MEND_CUDA):
+        return Half("cuda", False, obstacle)
     archs = ", ".join(f"{arch // 10}.{arch % 10}" for arch in built["archs"])
     why = f"CUDA {built['cuda']}, compute capability {archs} and later"
     return Half("cuda", True, f"{library.name} is loaded, kernels for {why}")

@@ -15,7 +15,8 @@ constexpr int kCellThreads = 256;
 constexpr int kTile = kCellThreads;  // pixels whose association is in shared memory at a time
 constexpr int kPitch = 12;           // nine weights, padded so that packs of four are aligned
 constexpr int kQuad = 4;             // channels of a thread
-constexpr int kMaxQuads = 16;        // so at most 64 channels of a block
+constexpr int kMaxQuads = 16;        // of a block
+constexpr int kBlockChannels = kMaxQuads * kQuad;
 
 // How features lie in memory. kPlanar: 16 bytes of neighbouring columns can be moved at once;
 // kInterleaved: four neighbouring channels; kScalar: any strides.

@@ -48,8 +48,8 @@ cudaError_t with_wide_element(Element element, const Body& body) {
   return element == Element::kFloat64 ? body(double{}) : body(float{});
 }
 
-// All four strides and the address are multiples of `count` elements, the image's and channel's
-// only where there are several.
+// The address, and every stride but the one along which packs lie, is a multiple of `count`
+// elements.
 template <class T>
 bool divisible(const View& view, int64_t count, bool along_row) {
   const int64_t across = along_row ? view.channel : view.column;
@@ -98,7 +98,7 @@ inline int quads_for(int64_t channels) {
 
 // Blocks of channels; one even where there are none, for the weights.
 inline int64_t channel_blocks(int64_t channels) {
-  return channels > 0 ? ceil_div(channels, kMaxQuads * kQuad) : 1;
+  return channels > 0 ? ceil_div(channels, kBlockChannels) : 1;
 }
 
 }  // namespace disco_fast

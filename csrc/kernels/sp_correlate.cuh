@@ -6,13 +6,11 @@
 
 namespace disco_fast {
 
-constexpr int kTokenBlock = 64;  // channels of the tokens in shared memory
-
 // Grid: cells of all images x tiles of a cell.
 template <class T, Layout L>
 __global__ void __launch_bounds__(kCellThreads) correlate_kernel(const CorrelateArgs a) {
   typedef Wide<T> W;
-  __shared__ __align__(16) W tokens[9 * kTokenBlock];
+  __shared__ __align__(16) W tokens[9 * kBlockChannels];
   const Cell cell(a.grid, blockIdx.x);
   const int size = int(a.grid.cell), index = int(blockIdx.y) * kTile + int(threadIdx.x);
   const bool here = index < size * size;
@@ -20,31 +18,31 @@ __global__ void __launch_bounds__(kCellThreads) correlate_kernel(const Correlate
   if (here) pixel += pixel_offset(a.features, index, size);
 
   W total[9] = {};
-  for (int64_t first = 0; first < a.channels; first += kTokenBlock) {
+  for (int64_t first = 0; first < a.channels; first += kBlockChannels) {
     const int64_t left = a.channels - first;
-    const int channels = int(left < kTokenBlock ? left : kTokenBlock);
+    const int channels = int(left < kBlockChannels ? left : kBlockChannels);
     if (first > 0) __syncthreads();  // the last tokens have been read
-    pack_tokens(a.tokens, a.grid, cell, first, channels, kTokenBlock, tokens);
+    pack_tokens(a.tokens, a.grid, cell, first, channels, kBlockChannels, tokens);
     __syncthreads();
     if (!here) continue;
     for (int c = 0; c < channels; c += kQuad) {
-      W value[1][kQuad] = {};
+      W value[kQuad] = {};
       const T* from = pixel + (first + c) * a.features.channel;
       if constexpr (L == Layout::kInterleaved) {
         const Pack<T, kQuad> pack = load_pack<kQuad>(from);
 #pragma unroll
-        for (int j = 0; j < kQuad; ++j) value[0][j] = widen(pack.value[j]);
+        for (int j = 0; j < kQuad; ++j) value[j] = widen(pack.value[j]);
       } else {
 #pragma unroll
         for (int j = 0; j < kQuad; ++j) {
-          if (c + j < channels) value[0][j] = widen(from[j * a.features.channel]);
+          if (c + j < channels) value[j] = widen(from[j * a.features.channel]);
         }
       }
 #pragma unroll
       for (int slot = 0; slot < 9; ++slot) {
-        const Pack<W, kQuad> token = load_pack<kQuad>(tokens + slot * kTokenBlock + c);
+        const Pack<W, kQuad> token = load_pack<kQuad>(tokens + slot * kBlockChannels + c);
 #pragma unroll
-        for (int j = 0; j < kQuad; ++j) total[slot] += value[0][j] * token.value[j];
+        for (int j = 0; j < kQuad; ++j) total[slot] += value[j] * token.value[j];
       }
     }
   }

@@ -39,15 +39,14 @@ template <class T, Layout L>
 __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L == Layout::kPlanar))
     diffuse_kernel(const DiffuseArgs a, const int quads) {
   typedef Wide<T> W;
-  constexpr int kTokenPitch = kMaxQuads * kQuad;
   __shared__ __align__(16) W weights[kTile * kPitch];
-  __shared__ W tokens[9 * kTokenPitch];
-  const int64_t first_channel = int64_t(blockIdx.y) * kTokenPitch;
+  __shared__ W tokens[9 * kBlockChannels];
+  const int64_t first_channel = int64_t(blockIdx.y) * kBlockChannels;
   const Cell cell(a.grid, blockIdx.x);
   const Share share(quads);
   const int size = int(a.grid.cell), area = size * size, t = threadIdx.x;
   const int64_t left = a.channels - first_channel;
-  const int channels = int(left < kTokenPitch ? left : kTokenPitch);
+  const int channels = int(left < kBlockChannels ? left : kBlockChannels);
   const bool leads = a.lead.data != nullptr;
   T* corner = cell_corner<T>(a.features, a.grid, cell);
   const T* association = cell_corner<const T>(a.association, a.grid, cell);
@@ -62,7 +61,7 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L == Layout::kPla
     const T* from = cell_corner<const T>(a.lead, a.grid, cell);
     corner[pixel_offset(a.features, first + t, size)] = from[pixel_offset(a.lead, first + t, size)];
   };
-  pack_tokens(a.tokens, a.grid, cell, first_channel, channels, kTokenPitch, tokens);
+  pack_tokens(a.tokens, a.grid, cell, first_channel, channels, kBlockChannels, tokens);
   fill_tile(0);
   __syncthreads();
   W token[9][kQuad];
@@ -70,7 +69,7 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L == Layout::kPla
   for (int slot = 0; slot < 9; ++slot) {
 #pragma unroll
     for (int j = 0; j < kQuad; ++j) {
-      token[slot][j] = tokens[slot * kTokenPitch + share.channel<L>(j)];
+      token[slot][j] = tokens[slot * kBlockChannels + share.channel<L>(j)];
     }
   }
   T* out = corner + (first_channel + leads) * a.features.channel;

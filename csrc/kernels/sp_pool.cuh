@@ -16,7 +16,7 @@ constexpr int kGatherTile = kWarp;  // superpixels and channels of a gathering b
 template <class W>
 struct AggregateShared {
   static constexpr int kWeights = kTile * kPitch;
-  static constexpr int kSums = kCellWarps * 9 * kMaxQuads * kQuad;
+  static constexpr int kSums = kCellWarps * 9 * kBlockChannels;
   alignas(16) W values[kWeights > kSums ? kWeights : kSums];
   short winners[kTile];  // bit `slot`: the pixel joins that candidate
   W part_weight[9 * kParts];
@@ -122,12 +122,12 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kSca
   typedef Wide<T> W;
   __shared__ AggregateShared<W> shared;
   const int64_t index = blockIdx.x, stride = a.channels + 1,
-                first_channel = blockIdx.y * int64_t(kMaxQuads * kQuad);
+                first_channel = blockIdx.y * int64_t(kBlockChannels);
   const Cell cell(a.grid, index);
   const Share share(quads);
   const int size = int(a.grid.cell), area = size * size;
   const int64_t left = a.channels - first_channel;
-  const int channels = int(left < kMaxQuads * kQuad ? left : kMaxQuads * kQuad);
+  const int channels = int(left < kBlockChannels ? left : kBlockChannels);
   const T* corner = nullptr;
   if (channels > 0) {
     corner = cell_corner<const T>(a.features, a.grid, cell) + first_channel * a.features.channel;

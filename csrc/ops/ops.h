@@ -19,24 +19,27 @@ class Ops {
  public:
   static std::tuple<Tensor, Tensor> sp_pool(const Tensor& features, const Tensor& association,
                                             int64_t cell_size) {
-    const auto [sums, weight, size] = aggregate(features, association, cell_size, true, false);
+    const auto [sums, weight, size] =
+        aggregate("sp_pool", features, association, cell_size, true, false);
     return {sums, weight};
   }
 
   static std::tuple<Tensor, Tensor, Tensor> sp_pool_with_size(const Tensor& features,
                                                               const Tensor& association,
                                                               int64_t cell_size) {
-    return aggregate(features, association, cell_size, true, true);
+    return aggregate("sp_pool_with_size", features, association, cell_size, true, true);
   }
 
   static std::tuple<Tensor, Tensor> sp_aggregate(const Tensor& features, const Tensor& association,
                                                  int64_t cell_size) {
-    const auto [sums, weight, size] = aggregate(features, association, cell_size, false, false);
+    const auto [sums, weight, size] =
+        aggregate("sp_aggregate", features, association, cell_size, false, false);
     return {sums, weight};
   }
 
   static Tensor superpixel_size(const Tensor& association, int64_t cell_size) {
-    return std::get<2>(aggregate(std::nullopt, association, cell_size, false, true));
+    return std::get<2>(
+        aggregate("superpixel_size", std::nullopt, association, cell_size, false, true));
   }
 
   static Tensor sp_diffuse(const Tensor& tokens, const Tensor& association, int64_t cell_size,
@@ -266,14 +269,15 @@ class Ops {
   }
 
   // Sums, weights and, where asked for, sizes; without features only the latter two.
-  static std::tuple<Tensor, Tensor, Tensor> aggregate(const std::optional<Tensor>& features,
+  static std::tuple<Tensor, Tensor, Tensor> aggregate(const char* op,
+                                                      const std::optional<Tensor>& features,
                                                       const Tensor& association, int64_t cell_size,
                                                       bool normalize, bool with_size) {
-    const Grid grid = grid_of(association, cell_size, "sp_pool");
+    const Grid grid = grid_of(association, cell_size, op);
     AggregateArgs args = {};
     std::optional<Tensor> input, wins;
     if (features) {
-      check_features(*features, association, "sp_pool");
+      check_features(*features, association, op);
       input = Backend::readable(*features);
       args.channels = input->size(1);
       args.features = view_of(*input);
