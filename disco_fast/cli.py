@@ -251,7 +251,19 @@ def _facts() -> Iterator[tuple[str, str]]:
     for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         meaning = precision.resolve("auto", torch.device(kind))
         yield f"{kind} precision", f"auto means {meaning}"
+    yield "launches", _launches()
     yield "downloads", str(cache_folder())
+
+
+def _launches() -> str:
+    """How a picture's steps reach the device, found out by a small one that comes twice."""
+    try:
+        colorizer = Colorizer()
+        for _ in range(2):
+            colorizer.colorize(torch.zeros(1, 32, 32), working_size=32)
+    except (RuntimeError, OSError) as error:
+        return f"fail: {_reason(error)}"
+    return colorizer.launching
 
 
 def _processor() -> str:

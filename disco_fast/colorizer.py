@@ -57,6 +57,11 @@ class Colorizer:
         self._engine = Engine(_network(checkpoint), precision, where)
         self.device, self.precision = self._engine.device, self._engine.precision
 
+    @property
+    def launching(self) -> str:
+        """How the network's steps reach the device, in words; see `Engine.launching`."""
+        return self._engine.launching
+
     def colorize(
         self,
         image: Tensor,
@@ -143,7 +148,7 @@ class Colorizer:
         kmeans_init: Tensor | None = None,
     ) -> Tensor:
         count = gray.shape[2] * gray.shape[3] // self._engine.network.cell_size**2
-        return self._engine(gray, min(n_anchors, count), kmeans_init, variants, seed).ab
+        return self._engine.chroma(gray, min(n_anchors, count), kmeans_init, variants, seed)
 
     def _paint_reference(
         self, pictures: Tensor, n_anchors: int, variants: int, seed: int, working_size: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,8 @@ from torch import nn
 from disco_fast import DISCO
 from disco_fast.checkpoints import random_network
 from disco_fast.engine import Engine
-from disco_fast.engine.preparation import REWRITES, prepare
+from disco_fast.engine.packing import PackedConvolution
+from disco_fast.engine.preparation import NAMES, prepare
 from disco_fast.engine.upsampling import MergedUpBlock, merged
 from disco_fast.model.refinenet import UpBlock
 
@@ -34,13 +37,13 @@ def picture(images: int = 2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("variants", [1, 3])
-@pytest.mark.parametrize("names", [[name] for name in REWRITES] + [list(REWRITES)], ids=str)
+@pytest.mark.parametrize("names", [[name] for name in NAMES] + [list(NAMES)], ids=str)
 def test_rewrites_are_exact(network: DISCO, names: list[str], variants: int):
     gray, init = picture(), torch.arange(6).repeat(2, 1) * 5
     with torch.inference_mode():
         published = network(gray, 6, init, variants)
     # Without spectral norm folded the weights are not yet what the others read.
-    without = REWRITES.keys() - {"spectral norm", *names}
+    without = set(NAMES) - {"spectral norm", *names}
     prepared = Engine(network, "fp32", without=without)(gray, 6, init, variants)
     for name in EXACT:
         assert torch.equal(getattr(prepared, name), getattr(published, name)), name
@@ -55,7 +58,7 @@ def kinds(network: nn.Module, kind: type) -> int:
 
 def test_each_rewrite_does_its_work():
     network = random_network(0.25)
-    plain = Engine(network, "fp32", without=REWRITES).network
+    plain = Engine(network, "fp32", without=NAMES).network
     assert any(hasattr(module, "weight_orig") for module in plain.modules())
     assert kinds(plain.segnet, nn.BatchNorm2d) > 10
     prepared = Engine(network, "fp32").network
@@ -64,6 +67,11 @@ def test_each_rewrite_does_its_work():
     assert kinds(prepared, nn.Upsample) == kinds(prepared, UpBlock) == 0
     assert kinds(prepared, MergedUpBlock) == 2
     assert kinds(prepared.repnet, nn.ConvTranspose2d) == 3
+    if torch.backends.mkldnn.is_available() and platform.machine() == "x86_64":
+        refinenet = prepared.enhanceNet
+        assert kinds(refinenet, PackedConvolution) == 26
+        assert kinds(refinenet, nn.Conv2d) == kinds(refinenet, nn.ReLU) == 0
+        assert kinds(prepared.repnet, PackedConvolution) == 0  # planar, for its rounding's sake
     gray = picture(1)
     out = prepared(gray)
     assert out.color_logits is None
@@ -125,4 +133,4 @@ def test_upsampling_and_convolution_are_one_transposed_convolution(
 
 def test_unknown_rewrites_are_refused():
     with pytest.raises(ValueError, match=r"without: expected names out of spectral norm, .*magic"):
-        prepare(random_network(0.25), without=["magic"])
+        prepare(random_network(0.25), "fp32", without=["magic"])

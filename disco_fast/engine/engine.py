@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from ..model import DISCO, DISCOOutput, assemble
-from .precision import InFormat, resolve
+from .graphs import CudaGraphs, Replays, settled
+from .precision import resolve
 from .preparation import prepare
 
 
 class Engine(nn.Module):
-    """Runs a DISCO network for inference.
+    """Runs a DISCO network for inference, from any thread and on any stream.
 
     Args:
         network: the network as published; it is copied, not changed.
         precision: "auto", "fp32", "bf16" or "fp16", see `precision.py`.
         device: where to run; the CPU if None.
-        without: names of rewrites to leave out, see `preparation.REWRITES`.
+        without: names of rewrites to leave out, see `preparation.NAMES`.
 
     Attributes:
         network: the prepared copy.
@@ -40,19 +41,10 @@ class Engine(nn.Module):
         # Not copy.deepcopy, which refuses the weights that spectral norm computed in an earlier
         # forward pass.
         weights = {key: value.clone() for key, value in network.state_dict().items()}
-        prepared = assemble(weights, network.width, network.cell_size)
-        prepared.requires_grad_(False).to(self.device)
-        prepare(prepared, without)
-        prepared.segnet[0] = InFormat(prepared.segnet[0], "fp32")
-        prepared.repnet = InFormat(prepared.repnet, self.precision, self._backbone_layout())
-        prepared.enhanceNet = InFormat(prepared.enhanceNet, self.precision)
-        self.network = prepared
-
-    def _backbone_layout(self) -> torch.memory_format:
-        # Channels-last is faster everywhere; but on a CPU its fp32 convolutions round ten times as
-        # much (2e-5 instead of 2e-6 in the tokens), and fp32 is there to stay near the original.
-        planar = self.precision == "fp32" and self.device.type == "cpu"
-        return torch.contiguous_format if planar else torch.channels_last
+        self.network = assemble(weights, network.width, network.cell_size)
+        self.network.requires_grad_(False).to(self.device)
+        prepare(self.network, self.precision, without)
+        self._replays = Replays(self._chroma, CudaGraphs().capture)
 
     @torch.inference_mode()
     def forward(
@@ -63,5 +55,44 @@ class Engine(nn.Module):
         variants: int = 1,
         seed: int = 0,
     ) -> DISCOOutput:
-        """As `DISCO.forward`."""
-        return self.network(gray, n_anchors, kmeans_init, variants, seed)
+        """As `DISCO.forward`: everything there is to know, launched step by step."""
+        with settled(self.device):
+            return self.network(gray, n_anchors, kmeans_init, variants, seed)
+
+    @torch.inference_mode()
+    def chroma(
+        self,
+        gray: Tensor,
+        n_anchors: int = 8,
+        kmeans_init: Tensor | None = None,
+        variants: int = 1,
+        seed: int = 0,
+    ) -> Tensor:
+        """Only the result, `DISCOOutput.ab`; on a GPU as one launch from the second time on.
+
+        Args and errors: as `DISCO.forward`. What counts as the same again is the shape of `gray`
+        and every setting.
+        """
+        inputs = (gray,) if kmeans_init is None else (gray, kmeans_init)
+        if self.device.type != "cuda":
+            return self._chroma(inputs, n_anchors, variants, seed)
+        with settled(self.device):
+            # Within a capture of the caller's own, the steps become part of that.
+            capturing = torch.cuda.is_current_stream_capturing()
+            run = self._chroma if capturing else self._replays
+            return run(inputs, n_anchors, variants, seed)
+
+    def _chroma(
+        self, inputs: tuple[Tensor, ...], n_anchors: int, variants: int, seed: int
+    ) -> Tensor:
+        gray, kmeans_init = inputs if len(inputs) == 2 else (*inputs, None)
+        return self.network(gray, n_anchors, kmeans_init, variants, seed).ab
+
+    @property
+    def launching(self) -> str:
+        """How the steps of `chroma` reach the device, and why not otherwise; in words."""
+        if self.device.type != "cuda":
+            return "step by step: no GPU"
+        if self._replays.refusal:
+            return f"step by step: {self._replays.refusal}"
+        return "as CUDA graphs"

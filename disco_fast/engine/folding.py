@@ -22,7 +22,8 @@ def fold_batch_norm(network: nn.Module) -> None:
     """
     for parent in network.modules():
         if isinstance(parent, nn.Sequential):
-            for i in range(len(parent) - 1):
+            for i in reversed(range(len(parent) - 1)):
                 first, second = parent[i], parent[i + 1]
                 if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                    parent[i], parent[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+                    parent[i] = fuse_conv_bn_eval(first, second)
+                    del parent[i + 1]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..model import DISCO
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -58,3 +60,15 @@ class InFormat(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,H,W] fp32 to fp32."""
         return self.network(x.to(self.dtype, memory_format=self.layout)).float()
+
+
+def set_formats(network: DISCO, precision: str) -> None:
+    """Run the convolutions in `precision`, and in the layout that suits them. In place."""
+    # Channels-last is faster everywhere; but on a CPU its fp32 convolutions round ten times as
+    # much (2e-5 instead of 2e-6 in the tokens), and fp32 is there to stay near the original.
+    on_cpu = network.mid_word_prj.weight.device.type == "cpu"
+    planar = precision == "fp32" and on_cpu
+    layout = torch.contiguous_format if planar else torch.channels_last
+    network.segnet[0] = InFormat(network.segnet[0], "fp32")
+    network.repnet = InFormat(network.repnet, precision, layout)
+    network.enhanceNet = InFormat(network.enhanceNet, precision)

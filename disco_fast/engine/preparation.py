@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from torch import nn
+
 from ..model import DISCO
+from .branches import extract_side_by_side
 from .folding import fold_batch_norm, fold_spectral_norm
+from .packing import pack_convolutions
+from .precision import set_formats
 from .tokens import (
     leave_guided_logits_out,
     look_colors_up,
@@ -23,24 +28,35 @@ REWRITES: dict[str, Callable[[DISCO], None]] = {
     "color look-up": look_colors_up,
     "guided logits": leave_guided_logits_out,
     "positions": remember_positions,
+    "branches": extract_side_by_side,
 }
 
+# These need every convolution in its final format.
+FINISHES: dict[str, Callable[[nn.Module], None]] = {"packing": pack_convolutions}
 
-def prepare(network: DISCO, without: Collection[str] = ()) -> None:
+NAMES = (*REWRITES, *FINISHES)
+
+
+def prepare(network: DISCO, precision: str, without: Collection[str] = ()) -> None:
     """Rewrite a network in eval mode, in place.
 
     Args:
         network: on the device it will run on.
+        precision: of its convolutions, "fp32", "bf16" or "fp16".
         without: names of rewrites to leave out; without "spectral norm" also those that change
             convolutions.
 
     Raises:
         ValueError: a name is unknown.
     """
-    if unknown := set(without) - REWRITES.keys():
+    if unknown := set(without) - set(NAMES):
         raise ValueError(
-            f"without: expected names out of {', '.join(REWRITES)}, got {', '.join(unknown)}"
+            f"without: expected names out of {', '.join(NAMES)}, got {', '.join(unknown)}"
         )
     for name, rewrite in REWRITES.items():
         if name not in without:
             rewrite(network)
+    set_formats(network, precision)
+    for name, finish in FINISHES.items():
+        if name not in without:
+            finish(network)

@@ -69,6 +69,9 @@ def remember_positions(network: DISCO) -> None:
 def _positions(
     compute: Position, remembered: Position, rows: int, columns: int, device: torch.device
 ) -> Tensor:
-    # torch.compile cannot look into a cache, and makes a constant of it anyway.
-    which = compute if torch.compiler.is_compiling() else remembered
-    return which(rows, columns, device)
+    # torch.compile cannot look into a cache, and makes a constant of it anyway. A CUDA graph would
+    # go on reading what the cache has dropped.
+    passing = torch.compiler.is_compiling() or (
+        device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    )
+    return (compute if passing else remembered)(rows, columns, device)

@@ -124,11 +124,10 @@ class DISCO(nn.Module):
         """
         self._check(gray, n_anchors, kmeans_init, variants)
         rows, columns = gray.shape[2] // self.cell_size, gray.shape[3] // self.cell_size
-        association = self.segnet(gray)
+        association, features, position = self._extract(gray, rows, columns)
         pooled, association_sum, size = self.ops.sp_pool_with_size(
-            self.repnet(gray), association, self.cell_size
+            features, association, self.cell_size
         )
-        position = self._position(rows, columns, gray.device)
 
         tokens = pooled.flatten(2).transpose(1, 2).contiguous()
         color_tokens = self.wildpath(tokens, position)
@@ -166,6 +165,10 @@ class DISCO(nn.Module):
         )
 
     # The steps below are those that a prepared network does in another way (engine/).
+
+    def _extract(self, gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What depends on the picture alone: association, features [N,64,H,W], position."""
+        return self.segnet(gray), self.repnet(gray), self._position(rows, columns, gray.device)
 
     def _position(self, rows: int, columns: int, device: torch.device) -> Tensor:
         """The position encoding of a grid, [1,P,64]."""

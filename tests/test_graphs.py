@@ -1,0 +1,180 @@
+"""What is replayed and what is not; where there is a GPU, that a replay gives what a call gives."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from conftest import need_gpu
+from torch import Tensor
+
+from disco_fast.checkpoints import random_network
+from disco_fast.engine import Engine
+from disco_fast.engine.graphs import GRAPHS, SEEN, Replays
+
+
+class Recorder:
+    """A function that adds its setting to its input, and a capture that says when it was used."""
+
+    def __init__(self, refuse: bool = False):
+        self.calls: list[str] = []
+        self.refuse = refuse
+        self.replays = Replays(self.function, self.capture)
+
+    def function(self, inputs: tuple[Tensor, ...], setting: int) -> Tensor:
+        self.calls.append("call")
+        return inputs[0] + setting
+
+    def capture(self, function, inputs, settings):
+        if self.refuse:
+            raise RuntimeError("no room\nat all")
+        self.calls.append("capture")
+
+        def replay(inputs: tuple[Tensor, ...]) -> Tensor:
+            self.calls.append("replay")
+            return inputs[0] + settings[0]
+
+        return replay
+
+    def __call__(self, size: int, setting: int = 0) -> list[str]:
+        """What one call leads to; its result is checked."""
+        self.calls.clear()
+        x = torch.arange(float(size))
+        assert torch.equal(self.replays((x,), setting), x + setting)
+        return list(self.calls)
+
+
+CAPTURED = ["capture", "replay"]
+
+
+def test_the_second_call_alike_is_captured_and_later_ones_are_replays():
+    run = Recorder()
+    assert [run(3), run(3), run(3), run(3)] == [["call"], CAPTURED, ["replay"], ["replay"]]
+
+
+def test_another_shape_or_setting_is_another_call():
+    run = Recorder()
+    for size, setting in ((3, 0), (4, 0), (3, 1)):
+        assert run(size, setting) == ["call"]
+    for size, setting in ((3, 0), (4, 0), (3, 1)):
+        assert run(size, setting) == CAPTURED
+
+
+def test_the_graph_used_longest_ago_makes_room():
+    run = Recorder()
+    for size in range(1, GRAPHS + 1):
+        run(size), run(size)
+    assert run(1) == ["replay"]
+    run(GRAPHS + 1), run(GRAPHS + 1)
+    assert run(1) == ["replay"]
+    assert run(2) == CAPTURED
+
+
+def test_calls_long_ago_are_forgotten():
+    run = Recorder()
+    for size in range(1, SEEN + 2):
+        assert run(size) == ["call"]
+    assert run(1) == ["call"]
+    assert run(SEEN + 1) == CAPTURED
+
+
+def test_after_a_refusal_everything_is_called_and_the_reason_is_kept():
+    run = Recorder()
+    run(3), run(3)
+    run.refuse = True
+    assert run(4) == run(4) == ["call"]
+    assert run.replays.refusal == "a capture failed (no room)"
+    assert run(3) == ["call"]
+
+
+def test_on_a_cpu_nothing_is_replayed_and_the_engine_says_so():
+    engine = Engine(random_network(0.25), "fp32")
+    gray = picture(0)
+    for _ in range(3):
+        assert torch.equal(engine.chroma(gray), engine(gray).ab)
+    assert engine.launching == "step by step: no GPU"
+
+
+# ---- On a GPU ------------------------------------------------------------------------------------
+
+
+def picture(number: int, device: str = "cpu", images: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(number)
+    return (torch.rand(images, 1, 64, 96, generator=generator) * 2 - 1).to(device)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    need_gpu()
+    return Engine(random_network(0.25), "fp32", "cuda")
+
+
+def test_cuda_replays_are_the_eager_call(engine: Engine):
+    for number in range(6):
+        gray = picture(number, "cuda")
+        replayed = engine.chroma(gray, seed=5)
+        torch.testing.assert_close(replayed, engine(gray, seed=5).ab, rtol=0, atol=1e-4)
+    assert engine.launching == "as CUDA graphs"
+    assert engine._replays._replays
+
+
+def test_cuda_results_outlive_later_replays(engine: Engine):
+    first = [engine.chroma(picture(0, "cuda")) for _ in range(3)][-1]
+    kept = first.clone()
+    engine.chroma(picture(1, "cuda"))
+    assert torch.equal(first, kept)
+    assert torch.equal(engine.chroma(picture(0, "cuda")), kept)
+
+
+def test_cuda_more_shapes_than_graphs(engine: Engine):
+    shapes = [(1, 1, 32 + 16 * i, 64) for i in range(GRAPHS + 3)]
+    inputs = [torch.full(shape, 0.3, device="cuda") for shape in shapes]
+    eager = [engine(x).ab for x in inputs]
+    for _ in range(3):
+        for x, expected in zip(inputs, eager, strict=True):
+            torch.testing.assert_close(engine.chroma(x), expected, rtol=0, atol=1e-4)
+    assert len(engine._replays._replays) == GRAPHS
+
+
+def test_cuda_threads_on_streams_of_their_own(engine: Engine):
+    inputs = [picture(number, "cuda") for number in range(4)]
+    expected = [[engine.chroma(x) for _ in range(2)][-1] for x in inputs]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.default_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(50):
+                if not torch.equal(engine.chroma(inputs[number]), expected[number]):
+                    wrong.append(number)
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_cuda_settings_of_torch_are_as_before(engine: Engine):
+    def settings() -> tuple:
+        cudnn = torch.backends.cudnn
+        return cudnn.benchmark, cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+    before = settings()
+    engine.chroma(picture(0, "cuda", images=2)), engine.chroma(picture(0, "cuda", images=2))
+    assert settings() == before
+
+
+def test_cuda_within_a_capture_of_the_callers(engine: Engine):
+    x = picture(3, "cuda")
+    expected = engine(x).ab
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = engine.chroma(x)
+    graph.replay()
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
