@@ -144,8 +144,7 @@ class DISCO(nn.Module):
         hints = self._hints(bins.flatten(0, 1), repeat(anchors), rows * columns)
         guided_tokens = self.hintpath(self._embed(repeat(tokens), *hints), position)
         guided_map = _as_map(guided_tokens, rows)
-        spread = self.ops.sp_diffuse(guided_map, repeat(association), self.cell_size, repeat(gray))
-        ab = self.enhanceNet(spread)
+        ab = self.enhanceNet(self._spread(guided_map, repeat(association), repeat(gray)))
         mask, label = hints
         return DISCOOutput(
             association=association,
@@ -183,6 +182,10 @@ class DISCO(nn.Module):
             labels, sizes, logits, self._bin_centers, n_anchors, variants
         )
         return anchors, bins, logits
+
+    def _spread(self, tokens: Tensor, association: Tensor, gray: Tensor) -> Tensor:
+        """RefineNet's input, [M,1+64,H,W]: the lightness, and tokens [M,64,h,w] at every pixel."""
+        return self.ops.sp_diffuse(tokens, association, self.cell_size, gray)
 
     def _guided_logits(self, guided_tokens: Tensor, rows: int) -> Tensor | None:
         """Colour logits after guidance, [M,313,h,w]."""
