@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import ops
 from .checkpoints import COMPACT, load_checkpoint, random_network
-from .color import AB_SCALE, normalize_lightness
 from .engine import Engine
+from .engine.batching import Batches, activation_bytes, enough, fitting
 from .engine.precision import resolve
 from .model import DISCO
+from .modes import Full, Reference, working_shape
 from .reference import MAX_VARIANTS
 
 MODES = ("full", "reference")
-REFERENCE_SIDE = 256  # the official script stretches every picture to this
-_CHUNK_PIXELS = 8 * 256 * 256  # working pixels in one forward pass on a GPU, times variants
-_LONGEST = 4  # a working picture's side is at most this many working sizes
 _TOLERANCE = 1e-3  # floating pictures may leave 0..1 by as much, as resampling rounds
 
 
@@ -55,6 +52,7 @@ class Colorizer:
         where = usable_device(device)
         resolve(precision, where)  # before a network is read for nothing
         self._engine = Engine(_network(checkpoint), precision, where)
+        self._batches = Batches()
         self.device, self.precision = self._engine.device, self._engine.precision
 
     @property
@@ -96,75 +94,185 @@ class Colorizer:
 
         Raises:
             TypeError, ValueError: naming the argument that does not fit, before any work.
+            MemoryError: not even one picture at a time fits into memory.
         """
         _check_image(image)
-        check_settings(n_anchors, variants, seed, working_size, mode)
-        lead = image.shape[:-3]
-        pictures = image.detach().reshape(-1, *image.shape[-3:])
-        if pictures.is_floating_point():
-            pictures = pictures.clamp(0, 1)
-        paint = self._paint if mode == "full" else self._paint_reference
-        painted = paint(pictures, n_anchors, variants, seed, working_size)
-        each = (variants,) if variants > 1 else ()
-        return painted.reshape(*lead, *each, *painted.shape[1:])
+        settings = _Settings(n_anchors, variants, seed, working_size, mode)
+        return self._colorize([image], settings)[0]
 
-    def _paint(
-        self, pictures: Tensor, n_anchors: int, variants: int, seed: int, working_size: int
-    ) -> Tensor:
-        """[N,C,H,W] to [N*variants,3,H,W] at full size."""
-        height, width = pictures.shape[-2:]
-        size = working_shape(height, width, working_size, self._engine.network.stride)
-        painted = []
-        for chunk in pictures.split(self._chunk(size, variants)):
-            here = chunk.to(self.device)
-            if here.dtype in (torch.float16, torch.bfloat16):
-                here = here.float()
-            lightness = ops.rgb_to_l(here)
-            gray = normalize_lightness(_resize(lightness, size)).float()
-            ab = self._predict(gray, n_anchors, variants, seed).to(lightness.dtype) * AB_SCALE
-            ab = _resize(ab, (min(size[0], height), min(size[1], width)))
-            full = lightness.repeat_interleave(variants, 0) if variants > 1 else lightness
-            rgb = ops.lab_to_rgb(full, ab, pictures.dtype == torch.uint8)
-            painted.append(rgb.to(pictures.device, pictures.dtype))
-        return painted[0] if len(painted) == 1 else torch.cat(painted)
-
-    def _chunk(self, size: tuple[int, int], variants: int) -> int:
-        """Pictures in one forward pass.
-
-        One on a CPU: its convolutions round differently for different batch sizes, which in bf16
-            can move an anchor,
-        and several at a time are no faster there.
-        """
-        if self.device.type == "cpu":
-            return 1
-        return max(1, _CHUNK_PIXELS // (size[0] * size[1] * variants))
-
-    def _predict(
+    def colorize_all(
         self,
-        gray: Tensor,
-        n_anchors: int,
-        variants: int,
-        seed: int,
-        kmeans_init: Tensor | None = None,
-    ) -> Tensor:
-        count = gray.shape[2] * gray.shape[3] // self._engine.network.cell_size**2
-        return self._engine.chroma(gray, min(n_anchors, count), kmeans_init, variants, seed)
+        images: Sequence[Tensor],
+        *,
+        n_anchors: int = 8,
+        variants: int = 1,
+        seed: int = 0,
+        working_size: int = 256,
+        mode: str = "full",
+    ) -> list[Tensor]:
+        """Colorize pictures of any sizes; those of equal working shape share forward passes.
 
-    def _paint_reference(
-        self, pictures: Tensor, n_anchors: int, variants: int, seed: int, working_size: int
-    ) -> Tensor:
-        """[N,C,H,W] to [N*variants,3,256,256] by the official script's (OpenCV's) steps."""
-        count = REFERENCE_SIDE**2 // self._engine.network.cell_size**2
-        clusters = min(n_anchors, count)
-        first = np.random.RandomState(seed % 2**32).choice(count, clusters, replace=False)
-        init = torch.from_numpy(first).to(self.device, torch.int64)[None]
-        painted = []
-        for picture in pictures:
-            lightness = _reference_lightness(picture)
-            gray = normalize_lightness(torch.from_numpy(lightness)).to(self.device)[None, None]
-            ab = self._predict(gray, n_anchors, variants, seed, init) * AB_SCALE
-            painted += [_reference_rgb(lightness, chroma, pictures.dtype) for chroma in ab.cpu()]
-        return torch.stack(painted).to(pictures.device)
+        Args:
+            images: each as for `colorize`, of any size, type and device.
+            n_anchors: as for `colorize`, like the rest.
+            variants: see there.
+            seed: see there.
+            working_size: see there.
+            mode: see there.
+
+        Returns:
+            What `colorize` returns for each of `images`, in their order.
+
+        Raises:
+            TypeError, ValueError: naming the argument, and of a picture its index, that does not
+                fit, before any work.
+            MemoryError: as `colorize`.
+        """
+        if not isinstance(images, Sequence):
+            raise TypeError(f"images: expected a sequence of tensors, got {type(images).__name__}")
+        for index, image in enumerate(images):
+            _check_image(image, f"images[{index}]")
+        settings = _Settings(n_anchors, variants, seed, working_size, mode)
+        return self._colorize(images, settings)
+
+    def working_shape(self, height: int, width: int, working_size: int = 256) -> tuple[int, int]:
+        """Size at which colour is predicted in mode "full"; those that share it share a pass."""
+        return working_shape(height, width, working_size, self._engine.network.stride)
+
+    def _colorize(self, images: Sequence[Tensor], settings: _Settings) -> list[Tensor]:
+        check_settings(*settings)
+        call = _Call(self._engine, images, settings)
+        for shape, places in call.places().items():
+            pixels = shape[0] * shape[1] * settings.variants
+            at_once = min(
+                enough(self.device, pixels), fitting(self.device, call.most_bytes(places, pixels))
+            )
+            kind = shape, settings.variants
+            self._batches.run(places, call.compute, at_once, kind, call.does_not_fit)
+        return call.results()
+
+
+class _Settings(NamedTuple):
+    """What `Colorizer.colorize` takes besides pictures."""
+
+    n_anchors: int
+    variants: int
+    seed: int
+    working_size: int
+    mode: str
+
+
+class _Place(NamedTuple):
+    """Where a picture is: which argument, and which row of it."""
+
+    argument: int
+    row: int
+
+
+class _Call:
+    """The pictures of one call and, as far as they are computed, their results."""
+
+    def __init__(self, engine: Engine, images: Sequence[Tensor], settings: _Settings):
+        self._engine, self._images, self._settings = engine, images, settings
+        self._pictures = [image.detach().reshape(-1, *image.shape[-3:]) for image in images]
+        self._painted: dict[int, Tensor] = {}  # [N,V,3,H,W] of each argument
+        self._mode: Full | Reference = Reference()
+        if settings.mode == "full":
+            self._mode = Full(settings.working_size, engine.network.stride)
+
+    def places(self) -> dict[tuple[int, int], list[_Place]]:
+        """The pictures by their working shape."""
+        places: dict[tuple[int, int], list[_Place]] = {}
+        for argument, pictures in enumerate(self._pictures):
+            shape = self._mode.working_shape(*pictures.shape[-2:])
+            rows = (_Place(argument, row) for row in range(len(pictures)))
+            places.setdefault(shape, []).extend(rows)
+        return places
+
+    def most_bytes(self, places: Sequence[_Place], pixels: int) -> float:
+        """Memory that the largest picture takes at once, with `pixels` of them in the network."""
+        largest = max(_full_bytes(self._pictures[i], self._settings.variants) for i, _ in places)
+        network = activation_bytes(self._engine.network.width, self._engine.precision)
+        return largest + pixels * network
+
+    def compute(self, places: Sequence[_Place]) -> None:
+        """Colorize pictures of one working shape in one forward pass."""
+        slices = list(_slices(places))
+        sources = [self._pictures[argument][rows] for argument, rows in slices]
+        lightness, gray = zip(
+            *(self._mode.read(source, self._engine.device) for source in sources), strict=True
+        )
+        ab = self._predict(torch.cat(gray))
+        variants = self._settings.variants
+        chroma = ab.split([len(source) * variants for source in sources])
+        for (argument, rows), light, ab in zip(slices, lightness, chroma, strict=True):
+            rgb = self._mode.paint(light, ab, self._pictures[argument].dtype)
+            # Without waiting, so that the GPU goes on with the next; `results` waits for all.
+            self._result(argument)[rows].flatten(0, 1).copy_(rgb, non_blocking=rgb.is_cuda)
+
+    def _predict(self, gray: Tensor) -> Tensor:
+        count = gray.shape[2] * gray.shape[3] // self._engine.network.cell_size**2
+        n_anchors = min(self._settings.n_anchors, count)
+        init = self._mode.first_centers(n_anchors, count, self._settings.seed)
+        if init is not None:
+            init = init.to(gray.device).expand(len(gray), -1)
+        variants, seed = self._settings.variants, self._settings.seed
+        return self._engine.chroma(gray, n_anchors, init, variants, seed)
+
+    def _result(self, argument: int) -> Tensor:
+        if argument not in self._painted:
+            pictures = self._pictures[argument]
+            shape = self._mode.result_shape(*pictures.shape[-2:])
+            # A GPU copies to pinned memory while it computes.
+            self._painted[argument] = torch.empty(
+                (len(pictures), self._settings.variants, 3, *shape),
+                dtype=pictures.dtype,
+                device=pictures.device,
+                pin_memory=self._engine.device.type == "cuda" and pictures.is_pinned(),
+            )
+        return self._painted[argument]
+
+    def does_not_fit(self, place: _Place) -> str:
+        """What to say of a picture that alone needs more memory than there is."""
+        height, width = self._pictures[place.argument].shape[-2:]
+        return (
+            f"a picture of {height} x {width} pixels does not fit into the memory of "
+            f"{self._engine.device} at a working_size of {self._settings.working_size}: "
+            "choose a smaller one"
+        )
+
+    def results(self) -> list[Tensor]:
+        """The results in the form of the arguments."""
+        to_cpu = any(image.device.type == "cpu" for image in self._images)
+        if to_cpu and self._engine.device.type == "cuda":
+            torch.cuda.current_stream(self._engine.device).synchronize()
+        results = []
+        for argument, image in enumerate(self._images):
+            painted = self._painted[argument]
+            each = painted.shape[1:2] if self._settings.variants > 1 else ()
+            results.append(painted.reshape(*image.shape[:-3], *each, *painted.shape[2:]))
+        return results
+
+
+def _slices(places: Sequence[_Place]) -> Iterator[tuple[int, slice]]:
+    """Neighbouring rows of one argument as one slice of it."""
+    for argument, run in groupby(places, key=itemgetter(0)):
+        rows = [place.row for place in run]
+        yield argument, slice(rows[0], rows[-1] + 1)
+
+
+def _full_bytes(pictures: Tensor, variants: int) -> int:
+    """Most memory that a picture [C,H,W] of a batch takes at full size while it is computed.
+
+    Itself (floating: and clamped), its lightness (of several variants: and once for each), its
+    results (floating: and in the arithmetic's type).
+    """
+    _, channels, height, width = pictures.shape
+    item = pictures.element_size()
+    arithmetic = max(4, item)
+    copies = item + (arithmetic if pictures.is_floating_point() else 0)
+    lightness = arithmetic * (1 + variants if variants > 1 else 1)
+    return height * width * ((channels + 3 * variants) * copies + lightness)
 
 
 def colorize(
@@ -246,47 +354,8 @@ def _network(checkpoint: str | Path | DISCO | None) -> DISCO:
     return load_checkpoint(COMPACT if checkpoint is None else checkpoint)
 
 
-def working_shape(height: int, width: int, working_size: int, stride: int) -> tuple[int, int]:
-    """Size at which colour is predicted: about working_size^2 pixels, the same aspect ratio.
-
-    Sides are multiples of `stride`. No side is shorter than `stride` or longer than four working
-    sizes, so that a strip of 1x8000 costs no more than a photograph.
-    """
-    scale = working_size / math.sqrt(height * width)
-
-    def side(length: int) -> int:
-        fitted = min(length * scale, _LONGEST * working_size)
-        return max(stride, round(fitted / stride) * stride)
-
-    return side(height), side(width)
-
-
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, with a wider filter where it shrinks."""
-    if tuple(x.shape[-2:]) == size:
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def _reference_lightness(picture: Tensor) -> np.ndarray:
-    """L [256,256] fp32 of the picture stretched, without antialiasing, in its own dtype."""
-    if picture.is_floating_point():
-        picture = picture.float()
-    rgb = picture.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
-    rgb = cv2.resize(rgb, (REFERENCE_SIDE, REFERENCE_SIDE), interpolation=cv2.INTER_LINEAR)
-    unit = (rgb / 255.0 if rgb.dtype == np.uint8 else rgb).astype(np.float32)
-    return cv2.cvtColor(unit, cv2.COLOR_RGB2LAB)[..., 0]
-
-
-def _reference_rgb(lightness: np.ndarray, ab: Tensor, dtype: torch.dtype) -> Tensor:
-    """RGB [3,256,256] as the official script saves it: bytes are cut off, not rounded."""
-    lab = np.dstack([lightness, ab.permute(1, 2, 0).numpy()]).astype(np.float32)
-    rgb = torch.from_numpy(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)).clamp(0, 1).permute(2, 0, 1)
-    return (rgb * 255).to(torch.uint8) if dtype == torch.uint8 else rgb.to(dtype)
-
-
-def _check_image(image: Tensor) -> None:
-    expected = "image: expected a tensor (..., 1 or 3, H, W), uint8 0-255 or floating 0-1"
+def _check_image(image: Tensor, name: str = "image") -> None:
+    expected = f"{name}: expected a tensor (..., 1 or 3, H, W), uint8 0-255 or floating 0-1"
     if not isinstance(image, Tensor):
         raise TypeError(f"{expected}, got {type(image).__name__}")
     if image.dtype != torch.uint8 and not image.is_floating_point():
