@@ -10,17 +10,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
-from . import __version__, _library
+from . import __version__, _library, pipeline
 from .checkpoints import load_checkpoint, save_checkpoint
 from .colorizer import Colorizer, check_settings
 from .download import OFFICIAL, DownloadError, cache_folder, download, file_sha256
 from .engine import precision
+from .engine.batching import enough
 from .image_files import SUFFIXES, ImageFileError, Picture, read_image, write_image
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -146,26 +147,79 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def colorize_file(
-    colorizer: Colorizer, source: Path, targets: tuple[Path, ...], options: dict[str, Any]
-) -> None:
-    """Colorize one picture file; alpha, depth and size stay as they are.
+class _Loaded(NamedTuple):
+    """A picture that was read: the tensor that Colorizer takes, and what goes around it."""
+
+    image: torch.Tensor
+    alpha: np.ndarray | None
+    dtype: np.dtype
+
+
+class _Colorizing(pipeline.Steps[Job, _Loaded, torch.Tensor]):
+    """Colorizes picture files; alpha, depth and size stay as they are.
 
     Args:
         colorizer: the network to use.
-        source: the picture to read.
-        targets: the files to write, one for each variant; their folder is made.
-        options: keyword arguments of ``Colorizer.colorize``, other than ``variants``.
+        options: keyword arguments of ``Colorizer.colorize``.
+        total: how many jobs there are.
 
-    Raises:
-        ImageFileError: the picture cannot be read, or an output cannot be written.
+    Attributes:
+        failed: how many jobs have failed so far.
     """
-    picture = read_image(source)
-    coloured = colorizer.colorize(_to_tensor(picture.pixels), variants=len(targets), **options)
-    height, width = picture.pixels.shape[:2]
-    for target, image in zip(targets, coloured.reshape(-1, 3, height, width), strict=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(target, Picture(_to_pixels(image, picture.pixels.dtype), picture.alpha))
+
+    def __init__(self, colorizer: Colorizer, options: dict[str, Any], total: int):
+        self._colorizer, self._options = colorizer, options
+        self._total, self._finished, self.failed = total, 0, 0
+        self._on_gpu = colorizer.device.type == "cuda"
+
+    def limits(self) -> pipeline.Limits:
+        """Two computing threads on a GPU, so that one copies while the other computes."""
+        pixels = self._options["working_size"] ** 2 * self._options["variants"]
+        batch = enough(self._colorizer.device, pixels)
+        return pipeline.Limits(batch, computing=2 if self._on_gpu else 1)
+
+    def read(self, job: Job) -> _Loaded:
+        picture = read_image(job.source)
+        image = _to_tensor(picture.pixels)
+        if self._on_gpu:
+            image = image.pin_memory()
+        return _Loaded(image, picture.alpha, picture.pixels.dtype)
+
+    def pixels(self, picture: _Loaded) -> int:
+        return picture.image.shape[1] * picture.image.shape[2]
+
+    def group(self, picture: _Loaded) -> tuple[int, int]:
+        height, width = picture.image.shape[1:]
+        return self._colorizer.working_shape(height, width, self._options["working_size"])
+
+    def begin_computing(self) -> None:
+        if self._on_gpu:
+            stream = torch.cuda.Stream(self._colorizer.device)
+            # The weights may still be on their way.
+            stream.wait_stream(torch.cuda.current_stream(self._colorizer.device))
+            torch.cuda.set_stream(stream)
+
+    def compute(self, pictures: list[_Loaded]) -> list[torch.Tensor]:
+        images = [picture.image for picture in pictures]
+        return self._colorizer.colorize_all(images, **self._options)
+
+    def write(self, job: Job, picture: _Loaded, result: torch.Tensor) -> None:
+        variants = result.reshape(-1, *result.shape[-3:])
+        for target, image in zip(job.targets, variants, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(target, Picture(_to_pixels(image, picture.dtype), picture.alpha))
+
+    def finished(self, job: Job, error: Exception | None) -> None:
+        self._finished += 1
+        if error is not None:
+            self.failed += 1
+            if isinstance(error, ImageFileError):
+                _say(str(error))
+            elif isinstance(error, (OSError, ValueError, RuntimeError, MemoryError)):
+                _say(f"{job.source}: {_reason(error)}")
+            else:
+                raise error
+        _show_progress(self._finished, self._total, job.source)
 
 
 def _to_tensor(pixels: np.ndarray) -> torch.Tensor:
@@ -187,29 +241,22 @@ def _run_colorize(arguments: argparse.Namespace) -> int:
     colorizer = _open_colorizer(arguments)
     # A damaged file is reported below, once; OpenCV would also describe it at length.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    failed = 0
-    for job in _with_progress(jobs):
-        try:
-            colorize_file(colorizer, job.source, job.targets, options)
-        except ImageFileError as error:
-            failed += 1
-            _say(str(error))
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            failed += 1
-            _say(f"{job.source}: {_reason(error)}")
-    _say(f"{len(jobs) - failed} of {len(jobs)} pictures done, {failed} failed")
-    return FAILED if failed else DONE
+    steps = _Colorizing(colorizer, options, len(jobs))
+    pipeline.run(jobs, steps, steps.limits())
+    _say(f"{len(jobs) - steps.failed} of {len(jobs)} pictures done, {steps.failed} failed")
+    return FAILED if steps.failed else DONE
 
 
 def _colorize_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of ``Colorizer.colorize``, checked before any picture is read."""
     options = {
         "n_anchors": arguments.anchors,
+        "variants": arguments.variants,
         "seed": arguments.seed,
         "working_size": arguments.working_size,
     }
     try:
-        check_settings(variants=arguments.variants, mode="full", **options)
+        check_settings(mode="full", **options)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return options
@@ -301,17 +348,14 @@ def _run_download(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _with_progress(jobs: list[Job]) -> Iterator[Job]:
-    """The jobs, each announced: in a bar on a terminal, in a line of its own elsewhere."""
-    for done, job in enumerate(jobs):
-        if sys.stderr.isatty():
-            filled = 30 * done // len(jobs)
-            bar = f"[{'=' * filled:30}] {done}/{len(jobs)} {job.source}"
-            columns = shutil.get_terminal_size().columns - 1
-            print(f"\r{bar[:columns]:{columns}}", end="", file=sys.stderr, flush=True)
-        else:
-            print(f"[{done + 1}/{len(jobs)}] {job.source}", file=sys.stderr, flush=True)
-        yield job
+def _show_progress(done: int, total: int, source: Path) -> None:
+    """Announce a finished picture: in a bar on a terminal, in a line of its own elsewhere."""
+    if sys.stderr.isatty():
+        bar = f"[{'=' * (30 * done // total):30}] {done}/{total} {source}"
+        columns = shutil.get_terminal_size().columns - 1
+        print(f"\r{bar[:columns]:{columns}}", end="", file=sys.stderr, flush=True)
+    else:
+        print(f"[{done}/{total}] {source}", file=sys.stderr, flush=True)
 
 
 def _say(message: str) -> None:
