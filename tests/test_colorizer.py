@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import disco_fast
 from disco_fast import Colorizer, ops
-from disco_fast.colorizer import working_shape
+from disco_fast.colorizer import _Call, _Settings, working_shape
 from disco_fast.engine.precision import cpu_has_bf16, resolve
 
 DATA = Path(__file__).parent / "data"
@@ -83,6 +84,114 @@ def test_alone_or_in_a_batch(photograph: Tensor, precision: str):
     together = colorizer.colorize(images, **QUICK)
     for image, result in zip(images, together, strict=True):
         assert torch.equal(colorizer.colorize(image, **QUICK), result)
+
+
+def assorted() -> list[Tensor]:
+    """Pictures of several sizes, types, channels and leading dimensions; some share a shape."""
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+    return [
+        random(3, 70, 70),
+        random(2, 1, 40, 90) / 255,
+        random(1, 64, 64),
+        random(3, 40, 90),
+        random(2, 2, 3, 80, 80),
+        (random(3, 64, 64) / 255).double(),
+        (random(1, 3, 40, 90) / 255).half(),
+        random(1, 5, 7),
+    ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"variants": 2, "seed": 5}, {"mode": "reference"}], ids=str
+)
+def test_many_sizes_at_once_are_each_alone(precision: str, settings: dict):
+    colorizer = Colorizer(device="cpu", precision=precision)
+    images = assorted()
+    alone = [colorizer.colorize(image, **settings, **QUICK) for image in images]
+    for order in (range(len(images)), [5, 2, 7, 0, 3, 6, 1, 4]):
+        together = colorizer.colorize_all([images[i] for i in order], **settings, **QUICK)
+        assert len(together) == len(images)
+        for i, result in zip(order, together, strict=True):
+            assert result.dtype == images[i].dtype
+            assert torch.equal(result, alone[i])
+    assert colorizer.colorize_all([]) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"variants": 2, "seed": 5}, {"mode": "reference"}], ids=str
+)
+def test_one_forward_pass_for_each_working_shape(colorizer: Colorizer, settings: dict):
+    """As on a GPU; on a CPU `Colorizer` takes pictures one by one."""
+    images = assorted()
+    every = _Settings(
+        **{"n_anchors": 4, "variants": 1, "seed": 0, "mode": "full"} | settings | QUICK
+    )
+    call, passes = _Call(colorizer._engine, images, every), []
+    hook = colorizer._engine.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0]))
+    with hook:
+        for places in call.places().values():
+            call.compute(places)
+    pictures = sum(image.shape[:-3].numel() for image in images)
+    shapes = {working_shape(*image.shape[-2:], 64, 16) for image in images}
+    assert len(passes) == (len(shapes) if every.mode == "full" else 1)
+    assert sum(map(len, passes)) == pictures
+    for image, result in zip(images, call.results(), strict=True):
+        alone = colorizer.colorize(image, **every._asdict())
+        assert (result.dtype, result.shape) == (alone.dtype, alone.shape)
+        scale = 255 if image.is_floating_point() else 1
+        # Convolutions round differently, which shows as one step of a byte, twice where cut off.
+        assert (result.double() - alone.double()).abs().max() * scale <= 2
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(2, 3, 4, 4), TypeError, "images: expected a sequence of tensors, got Tensor"),
+        (
+            [torch.zeros(3, 4, 4), None],
+            TypeError,
+            r"images\[1\]: expected a tensor .* got NoneType",
+        ),
+        ([torch.zeros(3, 4, 4), torch.zeros(2, 4, 4)], ValueError, r"images\[1\]: .*\(2, 4, 4\)"),
+        ([torch.full((1, 2, 2), 9.0)], ValueError, r"images\[0\]: .*values from 9"),
+        ("ab", TypeError, r"images\[0\]: .*got str"),
+    ],
+)
+def test_bad_image_among_many(colorizer: Colorizer, images: object, error: type, message: str):
+    with pytest.raises(error, match=message):
+        colorizer.colorize_all(images, **QUICK)
+    with pytest.raises(ValueError, match=r"variants: expected 1\.\.3, got 9"):
+        colorizer.colorize_all([torch.zeros(3, 4, 4)], variants=9)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory as on Linux")
+def test_a_thousand_calls_take_no_more_memory(colorizer: Colorizer):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    random = np.random.RandomState(0)
+    calls = []
+    for _ in range(20):
+        shape = (random.randint(1, 3), random.choice([1, 3]), *random.randint(20, 80, 2))
+        image = torch.from_numpy(random.randint(0, 256, shape, np.uint8))
+        settings = {
+            "working_size": int(random.choice([32, 48, 64])),
+            "variants": int(random.choice([1, 2])),
+            "n_anchors": int(random.choice([2, 8])),
+        }
+        calls.append((image, settings, colorizer.colorize(image, **settings)))
+    for number in range(1000):
+        if number == 200:
+            before = resident()
+        image, settings, first = calls[random.randint(len(calls))]
+        assert torch.equal(colorizer.colorize(image, **settings), first)
+    # Not 40 KB a call: less than any of its full-size maps of features.
+    assert resident() - before < 32 * 2**20
 
 
 def test_seed_decides(colorizer: Colorizer, photograph: Tensor):

@@ -13,11 +13,17 @@ Item = TypeVar("Item")
 # 512 channels) are 256 tiles of 128 x 128, more than a GPU has multiprocessors to compute them.
 _ENOUGH_PIXELS = 8 * 256 * 256
 _SHARE = 0.5  # of the free memory; cuDNN's workspaces and a second stream need some too
-_NO_MEMORY = (  # torch's allocators, the system, C++
+_NO_MEMORY = (
     "out of memory",
     "allocate memory",
     "not enough memory",
     "bad_alloc",
+    # Those that keep the reason to themselves: oneDNN, and torch under the native kernels, which
+    # call it for nothing but their outputs and scratch.
+    "could not create a primitive",
+    "could not execute a primitive",
+    '"aten::empty"',
+    '"aten::contiguous"',
 )
 
 
