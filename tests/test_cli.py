@@ -6,11 +6,14 @@ import io
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import need_gpu
 from safetensors.torch import load_file
 
 from disco_fast import __version__, _library
@@ -243,6 +246,87 @@ class TestColorize:
             assert last.startswith("disco-fast: ")
             assert "[=" not in last
 
+    def test_a_folder_is_its_pictures_one_by_one(self, tmp_path, colorizer, capsys):
+        """To the byte: sizes, depths and alpha of all kinds, several variants, in no order."""
+        folder, out = tmp_path / "photos", tmp_path / "out"
+        folder.mkdir()
+        pictures = {
+            f"{number:02}{suffix}": Picture(
+                grey(number, 20 + 7 * (number % 4), 30 + 13 * (number % 3), dtype),
+                grey(9, 20 + 7 * (number % 4), 30 + 13 * (number % 3), dtype)[..., 0]
+                if alpha
+                else None,
+            )
+            for number, (suffix, dtype, alpha) in enumerate(
+                [
+                    *[(".png", np.uint8, False), (".png", np.uint16, True)] * 3,
+                    *[(".jpg", np.uint8, False), (".tif", np.uint16, False)] * 3,
+                    *[(".png", np.uint8, True), (".webp", np.uint8, False)] * 3,
+                ]
+            )
+        }
+        for name, picture in pictures.items():
+            write_image(folder / name, picture)
+        command = ["colorize", str(folder), "-o", str(out), "--variants", "2", *QUICK]
+        assert main(command) == 0
+        assert "18 of 18 pictures done, 0 failed" in capsys.readouterr().err
+        assert len(list(out.iterdir())) == 36
+        for name in pictures:
+            read = read_image(folder / name)
+            most = np.iinfo(read.pixels.dtype).max
+            image = torch.from_numpy(read.pixels).permute(2, 0, 1)
+            if most > 255:
+                image = image.float() / most
+            coloured = colorizer.colorize(image, variants=2, working_size=64)
+            if most > 255:
+                coloured = (coloured * most).round()
+            for number, one in enumerate(coloured, 1):
+                pixels = one.permute(1, 2, 0).numpy().astype(read.pixels.dtype)
+                alone = tmp_path / f"alone{Path(name).suffix}"
+                write_image(alone, Picture(pixels, read.alpha))
+                written = (out / name).with_stem(f"{Path(name).stem}-{number}")
+                assert written.read_bytes() == alone.read_bytes()
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        assert main([*command, "--overwrite"]) == 0
+        assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+    def test_forty_pictures_one_damaged_and_one_that_cannot_be_written(self, tmp_path, capfd):
+        folder, out = tmp_path / "photos", tmp_path / "out"
+        for number in range(40):
+            (folder / str(number)).mkdir(parents=True)
+            write_image(folder / str(number) / "a.png", Picture(grey(number, 16 + number, 20)))
+        damaged, unwritable = folder / "7" / "a.png", out / "30"
+        damaged.write_bytes(damaged.read_bytes()[:60])
+        out.mkdir()
+        unwritable.touch()  # a file where a folder is to be
+        assert main(["colorize", str(folder), "-o", str(out), *QUICK]) == 1
+        said = capfd.readouterr().err
+        assert f"disco-fast: {damaged}: not a picture" in said
+        assert f"disco-fast: {folder / '30' / 'a.png'}: " in said
+        assert "38 of 40 pictures done, 2 failed" in said
+        assert {f"[{number}/40]" for number in range(1, 41)} <= set(said.split())
+        written = {path.relative_to(out) for path in out.rglob("*") if path.parent != out}
+        assert written == {Path(str(n), "a.png") for n in range(40) if n not in (7, 30)}
+        assert not [t for t in threading.enumerate() if t.name.startswith("disco-fast")]
+
+    def test_on_a_gpu_pictures_are_computed_together(self, tmp_path):
+        """Batches, streams and pinned memory, against the same pictures one by one."""
+        need_gpu()
+        folder, out = tmp_path / "photos", tmp_path / "out"
+        folder.mkdir()
+        for number in range(60):
+            size = (64 + 16 * (number % 3), 64)
+            write_image(folder / f"{number}.png", Picture(grey(number, *size)))
+        command = ["--working-size", "64", "--device", "cuda", "--precision", "fp32"]
+        assert main(["colorize", str(folder), "-o", str(out), *command]) == 0
+        colorizer = Colorizer(device="cuda", precision="fp32")
+        for source in folder.iterdir():
+            image = torch.from_numpy(read_image(source).pixels).permute(2, 0, 1)
+            alone = colorizer.colorize(image, working_size=64).permute(1, 2, 0).numpy()
+            together = read_image(out / source.name).pixels
+            # Convolutions may round differently for different batch sizes.
+            assert np.abs(together.astype(int) - alone).max() <= 2
+
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
     def test_ctrl_c_leaves_whole_files_only(self, photos, tmp_path):
         for number in range(200):
@@ -269,7 +353,7 @@ class TestColorize:
         written = list(out.iterdir())
         assert 0 < len(written) < 200
         for path in written:
-            assert path.suffix == ".png"
+            assert path.suffix == ".png"  # not .part
             read_image(path)
 
 
