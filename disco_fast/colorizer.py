@@ -205,8 +205,8 @@ class _Call:
         ab = self._predict(torch.cat(gray))
         variants = self._settings.variants
         chroma = ab.split([len(source) * variants for source in sources])
-        for (argument, rows), light, ab in zip(slices, lightness, chroma, strict=True):
-            rgb = self._mode.paint(light, ab, self._pictures[argument].dtype)
+        for (argument, rows), *lab in zip(slices, lightness, chroma, strict=True):
+            rgb = self._mode.paint(lab[0], lab[1], self._pictures[argument].dtype)
             # Without waiting, so that the GPU goes on with the next; `results` waits for all.
             self._result(argument)[rows].flatten(0, 1).copy_(rgb, non_blocking=rgb.is_cuda)
 
@@ -237,8 +237,8 @@ class _Call:
         height, width = self._pictures[place.argument].shape[-2:]
         return (
             f"a picture of {height} x {width} pixels does not fit into the memory of "
-            f"{self._engine.device} at a working_size of {self._settings.working_size}: "
-            "choose a smaller one"
+            f"{self._engine.device} at working_size {self._settings.working_size}: "
+            "choose a smaller working_size, or a smaller picture"
         )
 
     def results(self) -> list[Tensor]:
@@ -264,15 +264,16 @@ def _slices(places: Sequence[_Place]) -> Iterator[tuple[int, slice]]:
 def _full_bytes(pictures: Tensor, variants: int) -> int:
     """Most memory that a picture [C,H,W] of a batch takes at full size while it is computed.
 
-    Itself (floating: and clamped), its lightness (of several variants: and once for each), its
-    results (floating: and in the arithmetic's type).
+    Itself (floating: also clamped), its lightness (of several variants: also once for each), and
+    twice its results, in the type of the arithmetic and in its own.
     """
     _, channels, height, width = pictures.shape
-    item = pictures.element_size()
+    item, floating = pictures.element_size(), pictures.is_floating_point()
     arithmetic = max(4, item)
-    copies = item + (arithmetic if pictures.is_floating_point() else 0)
+    picture = channels * (item + arithmetic if floating else item)
     lightness = arithmetic * (1 + variants if variants > 1 else 1)
-    return height * width * ((channels + 3 * variants) * copies + lightness)
+    results = 3 * variants * (item + (arithmetic if floating else item))
+    return height * width * (picture + lightness + results)
 
 
 def colorize(

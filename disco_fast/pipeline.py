@@ -54,10 +54,10 @@ class Limits:
     Attributes:
         batch: pictures computed together, at most.
         computing: threads that compute.
-        pixels: no picture is read while those in memory have as many or more; so there are never
-            more than this and the pictures that `files` threads read at that moment.
-        files: threads that read, and as many that write. One thread decodes a photograph in many
-            times the time in which a GPU colours it.
+        pixels: no reading begins while the pictures in memory have more. So at most this and what
+            `files` threads are reading is ever there: a size is known only once it is read.
+        files: threads that read, and as many that write. Decoding a large photograph, by one
+            thread, takes several times as long as colouring it takes a GPU.
     """
 
     batch: int
@@ -147,7 +147,7 @@ class _Run(Generic[Job, Picture, Result]):
         return (
             self._reading < self._limits.files
             and self._jobs_inside < self._limits.pictures
-            and self._pixels_inside < self._limits.pixels
+            and self._pixels_inside <= self._limits.pixels
         )
 
     def _read(self, job: Job) -> None:

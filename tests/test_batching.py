@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from disco_fast import Colorizer
 from disco_fast.checkpoints import random_network
+from disco_fast.colorizer import _Call, _Settings
 from disco_fast.engine import Engine
 from disco_fast.engine.batching import (
     Batches,
@@ -69,6 +71,22 @@ def test_activation_bytes_are_those_that_live(width: float, precision: str, vari
     # Never too low, beyond the tokens (some 1 % here); for 3 variants too high, as it says.
     assert measured <= 1.02 * estimate
     assert measured >= (0.98 if variants == 1 else 0.9) * estimate
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("variants", [1, 3])
+def test_a_picture_takes_no_more_than_is_reckoned_with(dtype: torch.dtype, variants: int):
+    colorizer = Colorizer(device="cpu", precision="fp32")
+    engine, image = colorizer._engine, torch.zeros(3, 600, 800, dtype=dtype)
+    settings = {"n_anchors": 4, "variants": variants, "seed": 0, "working_size": 32, "mode": "full"}
+    colorizer.colorize(image, **settings)
+    with LiveBytes([*engine.state_dict().values(), engine.network._bin_centers]) as live:
+        colorizer.colorize(image, **settings)
+    call = _Call(engine, [image], _Settings(**settings))
+    ((shape, places),) = call.places().items()
+    reckoned = call.most_bytes(places, shape[0] * shape[1] * variants)
+    # The picture itself is not on its way to a GPU here.
+    assert 0.5 * reckoned < live.most <= reckoned
 
 
 @given(st.integers(1, 2**24))
@@ -201,7 +219,7 @@ except MemoryError as error:
 print(json.dumps([said, torch.equal(colorizer.colorize(small, working_size=64), before)]))
 """)
     message = (
-        "a picture of 5000 x 6000 pixels does not fit into the memory of cpu at a working_size of "
-        "64: choose a smaller one"
+        "a picture of 5000 x 6000 pixels does not fit into the memory of cpu at working_size 64: "
+        "choose a smaller working_size, or a smaller picture"
     )
     assert said == [message, True]
