@@ -132,7 +132,8 @@ def test_one_forward_pass_for_each_working_shape(colorizer: Colorizer, settings:
         **{"n_anchors": 4, "variants": 1, "seed": 0, "mode": "full"} | settings | QUICK
     )
     call, passes = _Call(colorizer._engine, images, every), []
-    hook = colorizer._engine.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0]))
+    network = colorizer._engine.network
+    hook = network.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0]))
     with hook:
         for places in call.places().values():
             call.compute(places)

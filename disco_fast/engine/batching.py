@@ -34,7 +34,7 @@ def activation_bytes(width: float, precision: str) -> float:
     tensors of prepared networks of four widths in two precisions, which they meet to 1 % for one
     variant; of three, which share the first half of the network, each takes a little less.
     """
-    return 297 + (67 + 336 * width) * (4 if precision == "fp32" else 2)
+    return 37 + (132 + 336 * width) * (4 if precision == "fp32" else 2)
 
 
 def free_bytes(device: torch.device) -> float:

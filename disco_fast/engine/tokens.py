@@ -14,6 +14,7 @@ from ..model import DISCO
 from ..model.scale import TOKEN_DIM
 
 Position = Callable[[int, int, torch.device], Tensor]
+Remembered = Callable[[int, int, torch.device, int], Tensor]
 
 GRIDS = 8  # whose position encodings are kept: 64 KB each at 256 superpixels, 4 MB at 16,384
 
@@ -62,16 +63,23 @@ def leave_guided_logits_out(network: DISCO) -> None:
 def remember_positions(network: DISCO) -> None:
     """Compute the position encoding of a grid once. In place."""
     compute = network._position
-    positions = partial(_positions, compute, lru_cache(GRIDS)(compute))
-    network._position = positions  # type: ignore[method-assign]
+
+    @lru_cache(GRIDS)
+    def remembered(rows: int, columns: int, device: torch.device, stream: int) -> Tensor:
+        return compute(rows, columns, device)
+
+    network._position = partial(_positions, compute, remembered)  # type: ignore[method-assign]
 
 
 def _positions(
-    compute: Position, remembered: Position, rows: int, columns: int, device: torch.device
+    compute: Position, remembered: Remembered, rows: int, columns: int, device: torch.device
 ) -> Tensor:
     # torch.compile cannot look into a cache, and makes a constant of it anyway. A CUDA graph would
     # go on reading what the cache has dropped.
-    passing = torch.compiler.is_compiling() or (
-        device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-    )
-    return (compute if passing else remembered)(rows, columns, device)
+    on_gpu = device.type == "cuda"
+    capturing = on_gpu and torch.cuda.is_current_stream_capturing()
+    if torch.compiler.is_compiling() or capturing:
+        return compute(rows, columns, device)
+    # Another stream would have to wait for the one that computes it.
+    stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else 0
+    return remembered(rows, columns, device, stream)

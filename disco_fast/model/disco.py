@@ -128,6 +128,7 @@ class DISCO(nn.Module):
         pooled, association_sum, size = self.ops.sp_pool_with_size(
             features, association, self.cell_size
         )
+        del features  # the largest tensor, and no longer needed
 
         tokens = pooled.flatten(2).transpose(1, 2).contiguous()
         color_tokens = self.wildpath(tokens, position)
