@@ -66,15 +66,32 @@ class InFormat(nn.Module):
 
 def set_formats(network: DISCO, precision: str) -> None:
     """Run the convolutions in `precision`, and in the layout that suits them. In place."""
-    # Channels-last is faster everywhere; but on a CPU its fp32 convolutions round ten times as
-    # much (2e-5 instead of 2e-6 in the tokens), and fp32 is there to stay near the original.
-    on_cpu = network.mid_word_prj.weight.device.type == "cpu"
-    planar = precision == "fp32" and on_cpu
-    layout = torch.contiguous_format if planar else torch.channels_last
     network.segnet[0] = InFormat(network.segnet[0], "fp32")
-    network.repnet = InFormat(network.repnet, precision, layout)
+    if precision == "fp32" and network.mid_word_prj.weight.device.type == "cpu":
+        for name, stage in list(network.repnet.named_children()):
+            setattr(network.repnet, name, InFormat(stage, "fp32", _layout_on_cpu(stage)))
+    else:
+        network.repnet = InFormat(network.repnet, precision)
     network.enhanceNet = InFormat(network.enhanceNet, precision)
     network._spread = partial(_spread, network, _DTYPES[precision])  # type: ignore[method-assign]
+
+
+def _layout_on_cpu(stage: nn.Module) -> torch.memory_format:
+    """Channels-last is faster, but rounds more, the longer its sums are; and fp32 is for accuracy.
+
+    Against planar, channels-last has 1.7 times the error with sums of 576 products, where it takes
+    half the time, and 3.1 times with 4,608, where it takes 0.85 of it (oneDNN on AVX-512).
+    """
+    short = all(_products(module) <= 576 for module in stage.modules())
+    return torch.channels_last if short else torch.contiguous_format
+
+
+def _products(module: nn.Module) -> int:
+    """How many products an output of a convolution is the sum of; 0 for anything else."""
+    if isinstance(module, nn.ConvTranspose2d):
+        height, width = module.stride
+        return module.weight[:, 0].numel() // (height * width)
+    return module.weight[0].numel() if isinstance(module, nn.Conv2d) else 0
 
 
 def _spread(
