@@ -110,7 +110,8 @@ def sweep(reports: Sequence[Report], gpu: bool = False) -> str:
         for place in places:
             found = [by_place.get((place, precision)) for precision in precisions]
             cells.append([_where(place, report), *(cell for p in found for cell in _costs(p))])
-        sentences = [_scaling(report), _memory(report), caption(report)]
+        measured = {key: entry for key, entry in report.items() if key != "inputs"}  # of rivals
+        sentences = [_scaling(report), _memory(report), caption(measured)]
         parts += [table(header, cells), " ".join(filter(None, sentences))]
     return "\n\n".join(parts + gpu_note(reports, gpu))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,34 +58,36 @@ def draw(file: Path, reports: Sequence[Report]) -> None:
     matplotlib, figures = need("matplotlib"), need("matplotlib.figure")
     with matplotlib.rc_context(STYLE):
         figure = figures.Figure(figsize=(11, 5.4), layout="constrained", facecolor="white")
-        by_pixels, by_batch = figure.subplots(1, 2)
+        by_pixels, by_batch = figure.subplots(1, 2, sharey=True)
         for report, style in zip(reports, itertools.cycle(STYLES), strict=False):
-            _lines(by_pixels, by_batch, report, style)
+            by_pixels.plot([], [], color="black", linestyle=style, label=machine(report))
+            _lines(by_pixels, one_picture(report), lambda p: p["size"] ** 2, style)
+            _lines(by_batch, one_size(report), lambda p: p["batch"], style)
             _rivals(by_pixels, report)
         sides = sorted({p["size"] for report in reports for p in one_picture(report)})
         batches = sorted({p["batch"] for report in reports for p in one_size(report)})
-        _axes(by_pixels, "one picture, its size", [n * n for n in sides], [f"{n}²" for n in sides])
+        _axes(by_pixels, "pixels of one picture", [n * n for n in sides], [f"{n}²" for n in sides])
         _axes(by_batch, f"pictures of {SIZE}² in a batch", batches, list(map(str, batches)))
-        figure.legend(*by_pixels.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        by_pixels.set_ylabel("ms per picture")
+        labels: dict[str, Any] = {}
+        for handle, label in zip(*by_pixels.get_legend_handles_labels(), strict=True):
+            labels.setdefault(label, handle)
+        figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=2)
         metadata = {"Date": None, "Creator": None, "Identifier": digest(reports)}
         figure.savefig(file, format="svg", metadata=metadata)
 
 
-def _lines(by_pixels: Any, by_batch: Any, report: Report, style: str) -> None:
-    """One line a precision in both panels."""
-    for precision in dict.fromkeys(point["precision"] for point in report["points"]):
-        look: dict[str, Any] = {
-            "label": f"disco_fast {precision}, {machine(report)}",
-            "color": COLORS[precision],
-            "linestyle": style,
-            "marker": ".",
-        }
-        for panel, points, x in (
-            (by_pixels, one_picture(report), lambda p: p["size"] ** 2),
-            (by_batch, one_size(report), lambda p: p["batch"]),
-        ):
-            own = sorted((x(p), p["time"]["median"]) for p in points if p["precision"] == precision)
-            panel.plot([n for n, _ in own], [ms for _, ms in own], **look)
+def _lines(panel: Any, points: Sequence[Report], x: Callable[[Report], int], style: str) -> None:
+    """One line a precision."""
+    for precision in dict.fromkeys(point["precision"] for point in points):
+        own = sorted((x(p), p["time"]["median"]) for p in points if p["precision"] == precision)
+        panel.plot(
+            *zip(*own, strict=True),
+            label=f"disco_fast {precision}",
+            color=COLORS[precision],
+            linestyle=style,
+            marker=".",
+        )
 
 
 def _rivals(panel: Any, report: Report) -> None:
@@ -96,7 +98,7 @@ def _rivals(panel: Any, report: Report) -> None:
                 row["size"] ** 2,
                 row["time"]["median"],
                 MARKERS[row["name"]],
-                label=f"{NAMES[row['name']]} {row['precision']}, {machine(report)}",
+                label=f"{NAMES[row['name']]} {row['precision']}",
                 color=COLORS[row["precision"]],
                 markerfacecolor="none",
                 markersize=8,
@@ -104,11 +106,11 @@ def _rivals(panel: Any, report: Report) -> None:
 
 
 def _axes(panel: Any, label: str, ticks: Sequence[int], names: Sequence[str]) -> None:
+    ticker = need("matplotlib.ticker")
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xticks(ticks, names)
     panel.minorticks_off()
     panel.set_xlabel(label)
-    panel.set_ylabel("ms per picture")
-    panel.yaxis.set_major_locator(need("matplotlib.ticker").LogLocator(subs=(1, 2, 5)))
-    panel.yaxis.set_major_formatter(need("matplotlib.ticker").FormatStrFormatter("%g"))
+    panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
