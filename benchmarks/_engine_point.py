@@ -6,7 +6,6 @@ Takes its settings as JSON on the command line, prints its report as JSON.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,6 @@ from disco_fast.checkpoints import load_checkpoint
 from disco_fast.engine import Engine
 
 N_ANCHORS = 8
-SMALL = 256  # side of the picture that tells how long a pass will take
 MOST_RUNS = 50
 STATUS = Path("/proc/self/status")
 
@@ -63,18 +61,18 @@ def sweep(
         precision: of the engine.
         batch: pictures in a pass.
         size: their side in pixels.
-        budget: seconds for all passes. The first is not timed, unless there is time for one only.
+        budget: seconds after which no further pass is begun; there is one of warm-up and one timed
+            whatever they take.
     """
     memory = PeakMemory(device)
     engine = Engine(load_checkpoint(checkpoint), precision, device)
-    small = _photographs.load(1, min(size, SMALL))[0].to(device)
     gray = _photographs.load(batch, size)[0].to(device)
-    _pass(engine, small)  # compiles kernels
-    expected = _pass(engine, small) * gray.numel() / small.numel()
-    passes = min(max(math.floor(budget / expected), 1), MOST_RUNS + 1)
-    times = [_pass(engine, gray) for _ in range(passes)]
+    _pass(engine, gray)  # prepares kernels and memory for this shape: up to three times as slow
+    times = [_pass(engine, gray)]
+    while sum(times) < budget and len(times) < MOST_RUNS:
+        times.append(_pass(engine, gray))
     return {
-        "time": summary(time / batch for time in times[1 if passes > 1 else 0 :]),
+        "time": summary(time / batch for time in times),
         "peak_memory_mb": memory.megabytes(),
     }
 

@@ -36,7 +36,7 @@ FEW = 3  # runs; a time of fewer says how many
 def rivals(reports: Sequence[Report], gpu: bool = False) -> str:
     """Every rival's time and how many times faster each precision of the engine is."""
     parts = []
-    for report in reports:
+    for report in filter(lambda report: report["rivals"], reports):
         for size in dict.fromkeys(row["size"] for row in report["rivals"]):
             rows = [row for row in report["rivals"] if row["size"] == size]
             parts.append(_rival_table(rows, size))

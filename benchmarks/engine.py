@@ -1,6 +1,6 @@
 """What the engine costs by pixels, batch and threads, in time and memory; and beside its rivals.
 
-    python benchmarks/engine.py --batches 1 --sizes 256 --threads --rivals published --repeats 3
+    python benchmarks/engine.py --batches 1 --sizes 512 --threads --rivals published --budget 3
     python benchmarks/engine.py --json benchmarks/results/engine-cpu.json
 
 Every point of a sweep is measured in a process of its own (`_engine_point.py`), from a checkpoint
@@ -193,7 +193,7 @@ def _joined(outputs: Sequence[DISCOOutput]) -> DISCOOutput:
 
 def contests(a: argparse.Namespace, network: DISCO) -> Report:
     """All rivals at all sizes. The official code comes last, for it changes torch."""
-    found: Report = {"inputs": "", "rivals": [], "left_out": {}}
+    found: Report = {"rivals": [], "left_out": {}}
     for size in a.rival_sizes:
         held = Contest(network, size, a.device)
         for name in a.rivals:
@@ -234,7 +234,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", nargs="*", type=int, default=BATCHES, help="at 256x256")
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="of one picture")
     parser.add_argument("--threads", nargs="*", type=int, help="for one picture of 256x256")
-    parser.add_argument("--budget", type=float, default=25, help="seconds for a point's passes")
+    parser.add_argument("--budget", type=float, default=20, help="seconds for a point")
     parser.add_argument("--rivals", nargs="*", choices=RIVALS, default=list(RIVALS))
     parser.add_argument("--rival-sizes", nargs="*", type=int, default=[SIZE])
     parser.add_argument("--repeats", type=int, default=20, help="of each rival")

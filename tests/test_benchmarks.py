@@ -208,7 +208,7 @@ def test_an_unknown_table_is_named() -> None:
 def costs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
     """What engine.py prints and writes."""
     file = tmp_path_factory.mktemp("engine") / "engine.json"
-    few = "--batches --sizes 64 --threads --precisions fp32 --budget 0.1 --repeats 2"
+    few = "--device cpu --batches --sizes 64 --threads --precisions fp32 --budget 0.1 --repeats 2"
     rivals = ["--rivals", "published", "--rival-sizes", 64]
     printed = run("engine.py", *few.split(), *rivals, "--json", file)
     return printed, json.loads(file.read_text())
