@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import _engine_report
 import _gpu_report
 import _paper
+import _precision_report
+from _markdown import (
+    NONE,
+    NOT_MEASURED,
+    caption,
+    gpu_note,
+    machine,
+    measured_on_gpu,
+    milliseconds,
+    ratio,
+    table,
+)
 from _measure import Report
 from _stages import ANCHORS, LINES, REST
 
-NOT_MEASURED = "not measured"
-NONE = "-"
 PATHS = {"published": "published path", "disco_fast": "disco_fast"}
 
 
@@ -24,24 +35,24 @@ def figure13(reports: Sequence[Report], gpu: bool = False) -> str:
         rows += [
             [block, "parameters", f"{millions:.2f} M", *weights],
             ["", "multiply-accumulates", f"{giga:.2f} G", *products],
-            ["", "ms", f"{ms:.2f}", *_entry(reports, "blocks", block, _ms)],
+            ["", "ms", f"{ms:.2f}", *_entry(reports, "blocks", block, milliseconds)],
         ]
     whole = f"{sum(ms for _, _, ms in _paper.FIGURE_13.values()):.2f}"
-    totals = [_ms(path["total"]) for path in _paths(reports)]
+    totals = [milliseconds(path["total"]) for path in _paths(reports)]
     rows.append(["**whole network**", "ms", whole, *totals])
     header = ["", "", f"paper, {_paper.DEVICE}", *_heads(reports)]
-    table = _with_gpu_column(header, rows, reports, gpu)
-    return f"{table}\n\n{_speed_ups(reports)} {_captions(reports)}"
+    shown = _with_gpu_column(header, rows, reports, gpu)
+    return f"{shown}\n\n{_speed_ups(reports)} {_captions(reports)}"
 
 
 def anchor_stage(reports: Sequence[Report], gpu: bool = False) -> str:
     """Anchor construction, split further."""
-    rows = [[line, *_entry(reports, "anchor_stage", line, _ms)] for line in (*LINES, REST)]
-    rows.append([f"**{ANCHORS}**", *_entry(reports, "blocks", ANCHORS, _ms)])
+    rows = [[line, *_entry(reports, "anchor_stage", line, milliseconds)] for line in (*LINES, REST)]
+    rows.append([f"**{ANCHORS}**", *_entry(reports, "blocks", ANCHORS, milliseconds)])
     counts = [_iterations(path["kmeans_iterations"]) for path in _paths(reports)]
     rows.append(["K-Means iterations", *counts])
-    table = _with_gpu_column(["ms", *_heads(reports)], rows, reports, gpu)
-    return f"{table}\n\n{_captions(reports)}"
+    shown = _with_gpu_column(["ms", *_heads(reports)], rows, reports, gpu)
+    return f"{shown}\n\n{_captions(reports)}"
 
 
 def table5(reports: Sequence[Report], gpu: bool = False) -> str:
@@ -57,12 +68,14 @@ def table5(reports: Sequence[Report], gpu: bool = False) -> str:
             sum(path["multiply_accumulates"].values()) / 1e9,
         ]
         name = f"**{_path_name(report, key)}**"
-        rows.append([name, _machine(report), *(f"{c:.2f}" for c in costs), _ms(path["total"])])
-    if gpu and not _measured_on_gpu(reports):
+        rows.append(
+            [name, machine(report), *(f"{c:.2f}" for c in costs), milliseconds(path["total"])]
+        )
+    if gpu and not measured_on_gpu(reports):
         rows.append(["**disco_fast**", "GPU", *[NOT_MEASURED] * 3])
     header = ["", "device", "parameters, M", "multiply-accumulates, G", "ms"]
     note = f"Rows with {_paper.DEVICE} are the paper's own."
-    return _table(header, rows) + f"\n\n{note} " + _captions(reports)
+    return table(header, rows) + f"\n\n{note} " + _captions(reports)
 
 
 def ops(reports: Sequence[Report], gpu: bool = False) -> str:
@@ -81,10 +94,10 @@ def ops(reports: Sequence[Report], gpu: bool = False) -> str:
         for row in report["rows"]:
             names = ("specification", "vectorised", "disco_fast")
             spec, vectorised, fast = (row.get(name) for name in names)
-            times = [_ms(t) for t in (spec, vectorised, fast)]
-            rows.append([_op(row), *times, _ratio(spec, fast), _ratio(vectorised, fast)])
-        tables.append(_table(header, rows) + "\n\n" + _caption(report))
-    return "\n\n".join(tables + _gpu_note(reports, gpu))
+            times = [milliseconds(t) for t in (spec, vectorised, fast)]
+            rows.append([_op(row), *times, ratio(spec, fast), ratio(vectorised, fast)])
+        tables.append(table(header, rows) + "\n\n" + caption(report))
+    return "\n\n".join(tables + gpu_note(reports, gpu))
 
 
 def official(reports: Sequence[Report], gpu: bool = False) -> str:
@@ -93,22 +106,27 @@ def official(reports: Sequence[Report], gpu: bool = False) -> str:
     for report in reports:
         header = ["ms", "official", "disco_fast", "times faster", "target"]
         rows = [
-            [_op(row), _ms(row["official"]), _ms(row["disco_fast"]),
-             _ratio(row["official"], row["disco_fast"]), _target(row)]
+            [_op(row), milliseconds(row["official"]), milliseconds(row["disco_fast"]),
+             ratio(row["official"], row["disco_fast"]), _target(row)]
             for row in report["ops"]
         ]  # fmt: skip
-        tables.append(_table(header, rows))
+        tables.append(table(header, rows))
         header = ["ms", "official network", "published path", "published / official"]
         rows = [
-            [line, _ms(row["official"]), _ms(row["published"]), f"{row['ratio']:.2f}"]
+            [
+                line,
+                milliseconds(row["official"]),
+                milliseconds(row["published"]),
+                f"{row['ratio']:.2f}",
+            ]
             for line, row in report["network"].items()
         ]
-        tables.append(_table(header, rows))
+        tables.append(table(header, rows))
         tables.append(
             "The official network on `drop_in.patch`, same seeds: ab / 110 differs by at most "
-            f"{report['parity']['ab_max']:.1e}. " + _caption(report)
+            f"{report['parity']['ab_max']:.1e}. " + caption(report)
         )
-    return "\n\n".join(tables + _gpu_note(reports, gpu))
+    return "\n\n".join(tables + gpu_note(reports, gpu))
 
 
 def gpu_kernels(reports: Sequence[Report], gpu: bool = False) -> str:
@@ -116,14 +134,14 @@ def gpu_kernels(reports: Sequence[Report], gpu: bool = False) -> str:
     tables = []
     for report in reports:
         pixels, others, bars = (
-            _table(*cells(report))
+            table(*cells(report))
             for cells in (_gpu_report.pixel_cells, _gpu_report.other_cells, _gpu_report.bar_cells)
         )
         sentences = [
             "Median time of a call on the device, from a CUDA graph; (L2): fits the cache.",
             _gpu_report.ceiling_sentence(report),
             _gpu_report.end_to_end_sentence(report),
-            _caption(report),
+            caption(report),
         ]
         tables += [pixels, others, " ".join(filter(None, sentences)), bars]
     return "\n\n".join(tables)
@@ -136,6 +154,10 @@ TABLES = {
     "ops": ("ops", ops),
     "official": ("official", official),
     "gpu": ("gpu", gpu_kernels),
+    "engine_rivals": ("engine", _engine_report.rivals),
+    "engine_sweep": ("engine", _engine_report.sweep),
+    "engine_plot": ("engine", _engine_report.plot),
+    "precision": ("precision", _precision_report.precision),
 }
 
 
@@ -147,9 +169,9 @@ def _columns(reports: Sequence[Report]) -> list[tuple[Report, str]]:
     columns: list[tuple[Report, str]] = []
     machines: set[str] = set()
     for report in reports:
-        if _machine(report) not in machines:
+        if machine(report) not in machines:
             columns.append((report, "published"))
-            machines.add(_machine(report))
+            machines.add(machine(report))
         columns.append((report, "disco_fast"))
     return columns
 
@@ -177,19 +199,6 @@ def _iterations(counts: Report) -> str:
     return f"{counts['mean']:.1f} ({counts['min']} to {counts['max']})" if counts else NONE
 
 
-def _ms(times: Report | None) -> str:
-    """Median (95th percentile) to three significant digits."""
-    return f"{_digits(times['median'])} ({_digits(times['p95'])})" if times else NONE
-
-
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.5 else f"{value:#.3g}"
-
-
-def _ratio(slow: Report | None, fast: Report | None) -> str:
-    return f"{_digits(slow['median'] / fast['median'])}x" if slow and fast else NONE
-
-
 def _target(row: Report) -> str:
     return f"{row['target']}x" if row["target"] else NONE
 
@@ -208,65 +217,32 @@ def _path_name(report: Report, key: str) -> str:
     return PATHS[key] + precision + batch
 
 
-def _machine(report: Report) -> str:
-    here = report["context"]
-    threads = f", {here['threads']} threads" if here["device_type"] == "cpu" else ""
-    return here["device"] + threads
-
-
 def _heads(reports: Sequence[Report]) -> list[str]:
-    several = len({_machine(report) for report in reports}) > 1
+    several = len({machine(report) for report in reports}) > 1
     return [
-        _path_name(report, key) + (f", {_machine(report)}" if several else "")
+        _path_name(report, key) + (f", {machine(report)}" if several else "")
         for report, key in _columns(reports)
     ]
-
-
-def _measured_on_gpu(reports: Sequence[Report]) -> bool:
-    return any(report["context"]["device_type"] == "cuda" for report in reports)
 
 
 def _with_gpu_column(
     header: list[str], rows: list[list[str]], reports: Sequence[Report], gpu: bool
 ) -> str:
-    if gpu and not _measured_on_gpu(reports):
+    if gpu and not measured_on_gpu(reports):
         header = [*header, "disco_fast, GPU"]
         rows = [[*row, NOT_MEASURED] for row in rows]
-    return _table(header, rows)
-
-
-def _gpu_note(reports: Sequence[Report], gpu: bool) -> list[str]:
-    return [f"On a GPU: {NOT_MEASURED}."] if gpu and not _measured_on_gpu(reports) else []
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(header, rows)
 
 
 def _speed_ups(reports: Sequence[Report]) -> str:
     """How many times faster disco_fast is than the published path, for each report."""
     ratios = [
-        f"{_ratio(report['published']['total'], report['disco_fast']['total'])} "
-        f"({_path_name(report, 'disco_fast')}, {_machine(report)})"
+        f"{ratio(report['published']['total'], report['disco_fast']['total'])} "
+        f"({_path_name(report, 'disco_fast')}, {machine(report)})"
         for report in reports
     ]
     return f"disco_fast against the published path of the same run: {', '.join(ratios)}."
 
 
 def _captions(reports: Sequence[Report]) -> str:
-    return "Median (95th percentile) per picture. " + " ".join(map(_caption, reports))
-
-
-def _caption(report: Report) -> str:
-    here, settings = report["context"], report["settings"]
-    size = settings["size"]
-    facts = [
-        _machine(report),
-        f"torch {here['torch']}",
-        f"commit {here['commit']}",
-        here["date"],
-        f"{size}x{size}",
-        *([report["inputs"]] if "inputs" in report else []),
-    ]
-    return f"{', '.join(facts)}: `{here['command']}`."
+    return "Median (95th percentile) per picture. " + " ".join(map(caption, reports))

@@ -1,9 +1,10 @@
-"""Renders the tables of README.md from benchmarks/results/*.json.
+"""Renders the tables and the plot of README.md from benchmarks/results/*.json.
 
-    python benchmarks/render_tables.py          # rewrite README.md
-    python benchmarks/render_tables.py --check  # fail if that would change it
+    python benchmarks/render_tables.py          # rewrite README.md, and the plot if it is stale
+    python benchmarks/render_tables.py --check  # fail if that would change anything
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; names as in `_tables.TABLES`.
+Only drawing needs matplotlib: the plot's file names the digest of what it was made of.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import _plot
+from _engine_report import PLOT
+from _markdown import NOT_MEASURED
 from _measure import ROOT, Report
-from _tables import NOT_MEASURED, TABLES
+from _tables import TABLES
 
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -49,13 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="change nothing, fail if stale")
     check = parser.parse_args(argv).check
+    reports, plot = load(RESULTS), RESULTS / Path(PLOT).name
+    plotted = [report for report in reports if report["what"] == "engine"]
     text = README.read_text()
-    rendered = render(text, load(RESULTS))
+    rendered = render(text, reports)
+    stale = [README] if rendered != text else []
+    stale += [] if _plot.is_fresh(plot, plotted) else [plot]
     if check:
-        if stale := rendered != text:
-            print("README.md is stale: run python benchmarks/render_tables.py")
-        return int(stale)
+        for file in stale:
+            print(f"{file.name} is stale: run python benchmarks/render_tables.py")
+        return int(bool(stale))
     README.write_text(rendered)
+    if plot in stale:
+        _plot.draw(plot, plotted)
     return 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,11 +19,21 @@ from disco_fast.checkpoints import random_network
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import _engine_point  # noqa: E402
+import _engine_report  # noqa: E402
+import _extras  # noqa: E402
 import _paper  # noqa: E402
 import _photographs  # noqa: E402
+import _plot  # noqa: E402
+import _precision_report  # noqa: E402
+import _rivals  # noqa: E402
 import _stages  # noqa: E402
 import _validate  # noqa: E402
+import engine  # noqa: E402
+import precision  # noqa: E402
 import render_tables  # noqa: E402
+
+from disco_fast.engine import Engine  # noqa: E402
 
 
 def run(script: str, *arguments: object) -> str:
@@ -187,3 +199,240 @@ def test_tables_are_rendered_and_staleness_is_found(
 def test_an_unknown_table_is_named() -> None:
     with pytest.raises(ValueError, match="table:nonsense"):
         render_tables.render("<!-- table:nonsense -->\n<!-- /table -->", [])
+
+
+# ---- The engine by pixels, batch and threads, and its rivals -------------------------------------
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+    """What engine.py prints and writes."""
+    file = tmp_path_factory.mktemp("engine") / "engine.json"
+    few = "--device cpu --batches --sizes 64 --threads --precisions fp32 --budget 0.1 --repeats 2"
+    rivals = ["--rivals", "published", "--rival-sizes", 64]
+    printed = run("engine.py", *few.split(), *rivals, "--json", file)
+    return printed, json.loads(file.read_text())
+
+
+def test_engine_reports_points_memory_and_rivals(costs: tuple[str, dict]) -> None:
+    printed, report = costs
+    assert report["what"] == "engine"
+    assert [(p["batch"], p["size"]) for p in report["points"]] == [(1, 64)]
+    for point in report["points"]:
+        assert point["precision"] == "fp32"
+        assert_times(point["time"], point["time"]["runs"])
+    assert {row["name"] for row in report["rivals"]} == {"published", "disco_fast"}
+    for row in report["rivals"]:
+        assert row["size"] == 64
+        assert_times(row["time"], 2)
+        assert row["validation"]["ab"] <= _validate.FP32_BOUNDS["ab"]
+    assert report["left_out"] == {}
+    assert "| published path fp32 | - |" in printed
+    assert "| 1 of 64x64 | " in printed
+
+
+@pytest.mark.skipif(not _engine_point.STATUS.is_file(), reason="memory is read as Linux tells it")
+def test_peak_memory_holds_the_network(costs: tuple[str, dict]) -> None:
+    weights = 4 * sum(p.numel() for p in random_network().parameters()) / 1e6
+    report = costs[1]
+    for row in (*report["picture"], *report["points"]):
+        assert weights < row["peak_memory_mb"] < 20 * weights
+    peak = _engine_point.PeakMemory(torch.device("cpu"))
+    held = torch.ones(25_000_000)
+    assert peak.megabytes() >= held.nbytes / 1e6
+
+
+def made(name: str, number_format: str, ms: float) -> dict:
+    """A rival's row."""
+    time = {"median": ms, "p95": ms, "min": ms, "runs": 9}
+    row = {"name": name, "precision": number_format, "size": 256, "time": time}
+    return row | {"validation": {"ab": 1e-4}}
+
+
+def test_engine_bars_and_ratios_follow_from_the_times(costs: tuple[str, dict]) -> None:
+    rows = [made("official", "fp32", 800), made("disco_fast", "fp32", 500)]
+    rows.append(made("disco_fast", "bf16", 400))
+    missing = {"openvino_fp32": "no such package", "openvino_bf16": "no such package"}
+    report = costs[1] | {"rivals": rows, "left_out": missing}
+    text = _engine_report.rivals([report])
+    assert "| official network fp32 | 1.0e-04 | 800 (800) | 1.60x | 2.00x |" in text
+    assert "bf16 2.00x (wanted 2.6x: missed), fp32 1.60x (wanted 1.25x: met)." in text
+    assert text.count("no such package") == 1
+    threads = report["context"]["threads"]
+    small = made("", "fp32", 500) | {"batch": 1, "threads": threads, "peak_memory_mb": 690.0}
+    large = made("", "fp32", 8800) | {"batch": 1, "threads": threads, "peak_memory_mb": None}
+    text = _engine_report.sweep(
+        [report | {"points": [small, large | {"size": 1024}], "picture": [small]}]
+    )
+    assert "| 1 of 1024x1024 | 8800 (8800) | 0.114 | - |" in text
+    assert "A pixel of 1024x1024 costs, in pixels of 256x256: 1.10 (fp32)." in text
+    assert "690 MB (fp32) (wanted under 700 MB: met)" in text
+
+
+def test_sweeps_share_their_points() -> None:
+    few = "--device cpu --batches 1 4 --sizes 256 512 --threads 3 --precisions bf16"
+    usual = torch.get_num_threads()
+    expected = [(1, 256, usual), (4, 256, usual), (1, 512, usual), (1, 256, 3)]
+    found = engine.points(engine.arguments(few.split()))
+    assert found == [engine.Point("bf16", *place) for place in expected]
+
+
+def test_threads_double_up_to_the_cores() -> None:
+    assert [engine.thread_counts(cores) for cores in (1, 6, 8)] == [
+        [1],
+        [1, 2, 4, 6],
+        [1, 2, 4, 8],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--sizes", "100"], "multiples of 16, at least 48, got 100"),
+        (["--batches", "0"], "--batches: expected numbers from 1, got 0"),
+        (["--precisions", "fp16"], "fp16 runs on GPUs only"),
+    ],
+)
+def test_engine_refuses_what_it_cannot_measure(wrong: list, message: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        engine.main(["--device", "cpu", *wrong])
+    assert message in capsys.readouterr().err
+
+
+def chroma(rival: _rivals.Forward, gray: torch.Tensor, init: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return rival(gray, init).ab
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="extra bench is missing")
+def test_openvino_computes_the_same() -> None:
+    network, here = random_network(0.25), torch.device("cpu")
+    inputs = _photographs.load(1, 64)[0], torch.arange(8)[None]
+    expected = chroma(_rivals.published(network, 64, here), *inputs)
+    got = chroma(_rivals.openvino("fp32")(network, 64, here), *inputs)
+    torch.testing.assert_close(got, expected, rtol=0, atol=_validate.FP32_BOUNDS["ab"])
+
+
+def test_a_rival_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    network, here = random_network(0.25), torch.device("cpu")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(_rivals.LeftOutError, match=r"disco_fast\[bench\]"):
+        _rivals.openvino("bf16")(network, 64, here)
+    with pytest.raises(_rivals.LeftOutError, match="CPUs only"):
+        _rivals.openvino("bf16")(network, 64, torch.device("cuda"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled before
+    with (
+        torch._inductor.config.patch({"cpp.cxx": (None, "/nonexistent")}),
+        pytest.raises(_rivals.LeftOutError, match=r"torch\.compile: .*C\+\+ compiler"),
+    ):
+        _rivals.compiled(network, 64, here)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="extra bench is missing")
+def test_the_plot_is_drawn_from_the_results(
+    costs: tuple[str, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    readme, plot = tmp_path / "README.md", tmp_path / Path(_engine_report.PLOT).name
+    readme.write_text("<!-- table:engine_plot -->\n<!-- /table -->\n")
+    (tmp_path / "engine-cpu.json").write_text(json.dumps(costs[1]))
+    monkeypatch.setattr(render_tables, "README", readme)
+    monkeypatch.setattr(render_tables, "RESULTS", tmp_path)
+    assert render_tables.main([]) == 0
+    assert _engine_report.PLOT in readme.read_text()
+    drawn = plot.read_bytes()
+    _plot.draw(plot, [costs[1]])
+    assert plot.read_bytes() == drawn  # the same bytes every time
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert render_tables.main(["--check"]) == 0
+    assert render_tables.main([]) == 0  # nothing to draw
+    plot.write_text(drawn.decode().replace("sha256:", "sha256:0"))
+    assert render_tables.main(["--check"]) == 1
+    assert "engine.svg is stale" in capsys.readouterr().out
+    with pytest.raises(_extras.MissingExtraError, match=r"matplotlib .*disco_fast\[bench\]"):
+        render_tables.main([])
+
+
+def test_a_plot_of_nothing_is_stale(tmp_path: Path) -> None:
+    plot = tmp_path / "engine.svg"
+    assert _plot.is_fresh(plot, [])
+    plot.write_text("<svg/>")
+    assert not _plot.is_fresh(plot, [])
+    _plot.draw(plot, [])
+    assert not plot.exists()
+
+
+# ---- The price of reduced precision --------------------------------------------------------------
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("skimage"), reason="extra bench is missing")
+def test_precision_reports_differences_and_shares(tmp_path: Path) -> None:
+    file = tmp_path / "precision.json"
+    few = ("--images", 3, "--size", 64, "--device", "cpu")
+    printed = run("precision.py", *few, "--json", file)
+    report = json.loads(file.read_text())
+    assert report["inputs"] == "3 photographs"
+    assert [row["precision"] for row in report["rows"]] == ["bf16"]
+    for row in report["rows"]:
+        assert set(row["same"]) == set(_precision_report.SHARES)
+        assert 0 < row["same"]["superpixel"] <= 1
+        for kind in _precision_report.KINDS:
+            found = row[kind]
+            assert 0 < found["median"] <= found["p95"] <= found["max"]
+            assert found["mean"] <= found["max"]
+        assert row["forced"]["mean"] < 1  # rounding, and no anchor in another colour
+    assert "| bf16, anchors and their colours of fp32 |" in printed
+    assert "(wanted 1.0: met)" in printed
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("skimage"), reason="extra bench is missing")
+def test_color_difference_is_ciede2000_of_the_pictures() -> None:
+    black, white = (torch.full((1, 3, 2, 4), value, dtype=torch.uint8) for value in (0, 255))
+    assert precision.color_difference(black, black).max() == 0
+    assert precision.color_difference(black, white) == pytest.approx(100, abs=0.01)
+    assert precision.color_difference(black, white).shape == (2, 4)
+
+
+def test_anchors_are_forced_for_a_call_only() -> None:
+    fast = Engine(random_network(0.25), "fp32")
+    gray = _photographs.load(1, 64)[0]
+    free, own = precision.colorize(fast, gray)
+    choice = (own[0] + 1) % 16, (own[1] + 100) % 313
+    forced, still_own = precision.colorize(fast, gray, choice)
+    assert all(map(torch.equal, own, still_own))
+    assert not torch.equal(free, forced)
+    with precision.choosing(fast, choice):
+        assert torch.equal(fast(gray).anchor_index, choice[0])
+    assert torch.equal(precision.colorize(fast, gray)[0], free)
+
+
+def test_anchors_agree_in_any_order() -> None:
+    expected = torch.tensor([[3, 5, 7, 9]]), torch.tensor([[[1, 2, 3, 4]]])
+    same = torch.tensor([[9, 3, 5, 7]]), torch.tensor([[[4, 1, 2, 300]]])
+    other = torch.tensor([[9, 3, 5, 8]]), torch.tensor([[[4, 0, 2, 3]]])
+    assert precision.agreement(expected, same) == {
+        "picture": [True],
+        "superpixel": [True] * 4,
+        "color": [True, True, False, True],
+    }
+    assert precision.agreement(expected, other) == {
+        "picture": [False],
+        "superpixel": [True, True, False, True],
+        "color": [False, True, True],
+    }
+
+
+def test_differences_are_summarised_by_picture_and_by_pixel() -> None:
+    pictures = [np.full((10, 10), value, np.float32) for value in (1, 2, 6)]
+    found = precision.summary(pictures)
+    assert found["mean"] == 3
+    assert found["median"] == 2
+    assert found["max"] == found["pixels_p95"] == 6
+    assert precision.share([True, False, True, True]) == 0.75
+    assert precision.share([]) is None
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    monkeypatch.setitem(sys.modules, "skimage.color", None)
+    with pytest.raises(_extras.MissingExtraError, match=r"skimage .*disco_fast\[bench\]"):
+        precision.main(["--images", "1", "--size", "64", "--device", "cpu"])
