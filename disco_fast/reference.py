@@ -428,7 +428,7 @@ def choose_anchors(
     return index, anchor_bins(logits, index, bin_centers, variants)
 
 
-# ---- The encoder of tokens -------------------------------------------------------------------------
+# ---- The encoder of tokens -----------------------------------------------------------------------
 
 ENCODER_DIM = 64  # width of a token
 HEADS = 8

@@ -211,7 +211,7 @@ class Ops {
                         nullptr,
                         data<float>(result)};
     const Tensor workspace = Backend::encoder_scratch(args, input);
-    args.workspace = data<float>(workspace);
+    args.workspace = static_cast<float*>(workspace.mutable_data_ptr());
     Backend::run(args, input);
     return result;
   }
