@@ -1,7 +1,6 @@
-#include "encoder.cuh"
-
 #include <algorithm>
 
+#include "encoder.cuh"
 #include "launch.cuh"
 
 namespace disco_fast {

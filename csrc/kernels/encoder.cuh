@@ -14,9 +14,9 @@ namespace disco_fast {
 constexpr int kEncoderThreads = 256;
 constexpr int kEncoderWarps = kEncoderThreads / kWarp;
 constexpr int kLeastTileTokens = 4, kMostTileTokens = 32;  // T is a power of two within
-constexpr int kKeys = 8;     // that a warp attends to at a time
-constexpr int kSplits = 4;   // lanes of a warp that share a sum of products
-constexpr int kColumns = 4 * kWarp / kSplits;            // outputs of a warp
+constexpr int kKeys = 8;                                   // that a warp attends to at a time
+constexpr int kSplits = 4;                     // lanes of a warp that share a sum of products
+constexpr int kColumns = 4 * kWarp / kSplits;  // outputs of a warp
 constexpr int kParts = kEncoderWarps * kColumns / kTokenDim;  // warps that share kTokenDim outputs
 
 // Planes [N, P, kTokenDim] of the workspace: tokens, queries, and keys and values of even and of
@@ -38,7 +38,7 @@ struct EncoderShared {
   static constexpr int kRows = T * kTokenDim;     // the input of products
   static constexpr int kSums = kEncoderWarps * kRound * kTokenDim;
   // In turns: sums of attention, partial sums of products, hidden values, tokens with positions.
-  static constexpr int kWide = kSums > T * kHidden ? kSums : T * kHidden;
+  static constexpr int kWide = kSums > T* kHidden ? kSums : T * kHidden;
   static constexpr int kStates = kEncoderWarps * kRound * kHeads;  // largest scores; totals
   static constexpr int kBytes = int(sizeof(float)) * (kRows + kWide + 2 * kStates);
 };
@@ -114,11 +114,11 @@ __device__ __forceinline__ int token_of_sum(int i) {
   return i / kSums * kChunk<T> + split_of_lane() * kSums + i % kSums;
 }
 
-// Calls take(i, sums of four outputs from column_of_lane()) for each of the lane's tokens, `rows` at
-// the warp's first input of the first token. Rows of absent tokens hold anything.
+// Calls take(i, sums of four outputs from column_of_lane()) for each of the lane's tokens, `rows`
+// at the warp's first input of the first token. Rows of absent tokens hold anything.
 template <int T, int kInputs, class Take>
-__device__ __forceinline__ void multiply(const MatrixPart<kInputs>& held, const float* rows, int pitch,
-                                         int here, const Take& take) {
+__device__ __forceinline__ void multiply(const MatrixPart<kInputs>& held, const float* rows,
+                                         int pitch, int here, const Take& take) {
   constexpr int U = kChunk<T>;
   const int split = split_of_lane();
   const bool upper = split / 2 == 1, odd = split % 2 == 1;
@@ -306,7 +306,7 @@ template <int T>
 __device__ __forceinline__ void add_and_normalize(const EncoderTile<T>& tile, const float* bias,
                                                   const float* norm, OwnTokens<T>& own) {
   for_own(tile, [&](int i, int token, int lane) {
-    float(&value)[2] = own.value[i];
+    float (&value)[2] = own.value[i];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int channel = lane + h * kWarp;
@@ -336,13 +336,12 @@ __device__ __forceinline__ void store_rows(const EncoderTile<T>& tile, const Own
 
 // ---- The steps of a layer.
 
-// From queries, keys and values of the whole image to what the second norm has to add, in tile.wide,
-// which the block has yet to wait for.
+// From queries, keys and values of the whole image to what the second norm has to add, in
+// tile.wide, which the block has yet to wait for.
 template <int T>
 __device__ __forceinline__ void attend_and_feed(const EncoderTile<T>& tile, const float* layer,
                                                 const float* queries, const float* keys,
-                                                const float* values, int count,
-                                                OwnTokens<T>& own) {
+                                                const float* values, int count, OwnTokens<T>& own) {
   typedef EncoderLayer Layer;
   constexpr int kOutInputs = kTokenDim / kParts, kLastInputs = kHidden / kParts;
   const int warp = threadIdx.x / kWarp, part = warp % kParts, column = warp / kParts * kColumns;
@@ -355,8 +354,7 @@ __device__ __forceinline__ void attend_and_feed(const EncoderTile<T>& tile, cons
   attend_tile(tile, queries, keys, values, count);
   __syncthreads();  // attended values are known
   multiply<T>(out, tile.rows + part * kOutInputs, kTokenDim, tile.here, store_part);
-  const auto hidden =
-      load_part<kTokenDim>(layer + Layer::kHiddenWeight + warp * kColumns, kHidden);
+  const auto hidden = load_part<kTokenDim>(layer + Layer::kHiddenWeight + warp * kColumns, kHidden);
   const auto bias = load_bias(layer + Layer::kHiddenBias + warp * kColumns);
   __syncthreads();  // their projections are
   add_and_normalize(tile, layer + Layer::kOutBias, layer + Layer::kNorm1, own);
@@ -384,7 +382,8 @@ __device__ __forceinline__ void attend_and_feed(const EncoderTile<T>& tile, cons
 
 // Queries and keys of tile.wide, tokens with their positions; values of tile.rows, tokens alone.
 template <int T>
-__device__ __forceinline__ void project(const EncoderTile<T>& tile, const MatrixPart<kTokenDim>& held,
+__device__ __forceinline__ void project(const EncoderTile<T>& tile,
+                                        const MatrixPart<kTokenDim>& held,
                                         const Pack<float, 4>& bias, float* queries, float* keys,
                                         float* values) {
   constexpr int kWarpsOfPlane = kTokenDim / kColumns;
