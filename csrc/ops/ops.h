@@ -199,7 +199,7 @@ class Ops {
                      "encoder: tokens, position and weights must be fp32");
     const Tensor input = torch::stable::contiguous(tokens);
     const Tensor place = torch::stable::contiguous(position);
-    const Tensor layers = torch::stable::contiguous(weights);
+    const Tensor layers = aligned(torch::stable::contiguous(weights));
     const Tensor result =
         new_tensor(input, {input.size(0), input.size(1), input.size(2)}, ScalarType::Float);
     EncoderArgs args = {input.size(0),
