@@ -8,15 +8,18 @@ stand in Python and not in C++ because that installation has no C++.)
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from . import _library, reference
 from .reference import (
     ENCODER_DIM,
+    ENCODER_LAYER,
     ENCODER_PARAMETERS,
     EPSILON,
     MAX_VARIANTS,
@@ -510,6 +513,16 @@ def encoder(tokens: Tensor, position: Tensor, weights: Tensor) -> Tensor:
 @torch.library.register_fake("disco_fast::encoder")
 def _(tokens: Tensor, position: Tensor, weights: Tensor) -> Tensor:
     return tokens.new_empty(tokens.shape)
+
+
+@register_flop_formula(torch.ops.disco_fast.encoder)
+def _encoder_flops(
+    tokens: torch.Size, position: torch.Size, weights: torch.Size, **_: object
+) -> int:
+    """What PyTorch's counter finds in the layers one by one: matrix products."""
+    images, count, width = tokens
+    products = sum(math.prod(shape) for shape in ENCODER_LAYER.values() if len(shape) == 2)
+    return 2 * images * count * weights[0] * (products + 2 * count * width)
 
 
 # ---- Colour --------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ PARTS = {"sp_": "superpixels", "encoder": "encoder"}  # of kernels_test, others 
 
 
 def test_every_barrier_is_needed_and_missed(tmp_path: Path):
-    """Copies of the kernels that lack one barrier or fence: ThreadSanitizer finds a race in each."""
+    """Copies of the kernels that lack a barrier or fence: ThreadSanitizer finds a race in each."""
     copy = Path(shutil.copytree(CSRC, tmp_path / "csrc"))
     survivors = []
     for source in sorted(copy.glob("kernels/*.cuh")):
