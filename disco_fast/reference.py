@@ -468,9 +468,11 @@ def pack_encoder(layers: Sequence[Mapping[str, Tensor]]) -> Tensor:
     )
 
 
-def _unpack_layer(row: Tensor) -> list[Tensor]:
+def unpack_layer(row: Tensor) -> dict[str, Tensor]:
+    """Views of a layer's parameters in its row of weights, by the names of `ENCODER_LAYER`."""
     parts = row.split([math.prod(shape) for shape in ENCODER_LAYER.values()])
-    return [part.view(shape) for part, shape in zip(parts, ENCODER_LAYER.values(), strict=True)]
+    shapes = ENCODER_LAYER.items()
+    return {name: part.view(shape) for part, (name, shape) in zip(parts, shapes, strict=True)}
 
 
 def encoder(tokens: Tensor, position: Tensor, weights: Tensor) -> Tensor:
@@ -488,7 +490,7 @@ def encoder(tokens: Tensor, position: Tensor, weights: Tensor) -> Tensor:
         [N,P,64].
     """
     for row in weights:
-        tokens = _encoder_layer(tokens, position, *_unpack_layer(row))
+        tokens = _encoder_layer(tokens, position, *unpack_layer(row).values())
     return tokens
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from disco_fast.model.transformer import position_encoding
-from disco_fast.reference import ENCODER_DIM, ENCODER_PARAMETERS, wide_dtype
+from disco_fast.reference import ENCODER_DIM, ENCODER_PARAMETERS, unpack_layer, wide_dtype
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -161,6 +161,10 @@ class EncoderCase:
             self.images, self.rows * self.columns, ENCODER_DIM, generator=generator
         )
         weights = torch.randn(self.layers, ENCODER_PARAMETERS, generator=generator) / 8
+        for row in weights:
+            layer = unpack_layer(row)
+            layer["norm1.weight"] += 1  # so that tokens stay of order 1
+            layer["norm2.weight"] += 1
         return tokens, position_encoding(self.rows, self.columns), weights
 
 
