@@ -17,7 +17,7 @@ constexpr int kLeastTileTokens = 4, kMostTileTokens = 32;  // T is a power of tw
 constexpr int kKeys = 8;                                   // that a warp attends to at a time
 constexpr int kSplits = 4;                     // lanes of a warp that share a sum of products
 constexpr int kColumns = 4 * kWarp / kSplits;  // outputs of a warp
-constexpr int kParts = kEncoderWarps * kColumns / kTokenDim;  // warps that share kTokenDim outputs
+constexpr int kSharers = kEncoderWarps * kColumns / kTokenDim;  // warps that share a sum
 
 // Planes [N, P, kTokenDim] of the workspace: tokens, queries, and keys and values of even and of
 // odd layers, for a block may be a layer ahead of another that still reads them.
@@ -301,19 +301,36 @@ __device__ __forceinline__ void for_own(const EncoderTile<T>& tile, const Body& 
   }
 }
 
-// Layer norm of own tokens and the sum of kParts partial products in tile.wide, with their bias.
+// What the lane's two channels get: the bias of a product, and scale and shift of the norm after
+// it.
+struct NormPart {
+  float bias[2], scale[2], shift[2];
+};
+
+__device__ __forceinline__ NormPart load_norm(const float* bias, const float* norm) {
+  NormPart held;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int channel = threadIdx.x % kWarp + h * kWarp;
+    held.bias[h] = __ldg(bias + channel);
+    held.scale[h] = __ldg(norm + channel);
+    held.shift[h] = __ldg(norm + kTokenDim + channel);
+  }
+  return held;
+}
+
+// Layer norm of own tokens and the sum of kSharers partial products in tile.wide, with their bias.
 template <int T>
-__device__ __forceinline__ void add_and_normalize(const EncoderTile<T>& tile, const float* bias,
-                                                  const float* norm, OwnTokens<T>& own) {
+__device__ __forceinline__ void add_and_normalize(const EncoderTile<T>& tile, const NormPart& norm,
+                                                  OwnTokens<T>& own) {
   for_own(tile, [&](int i, int token, int lane) {
     float (&value)[2] = own.value[i];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int channel = lane + h * kWarp;
-      float added = bias[channel];
+      float added = norm.bias[h];
 #pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        added += tile.wide[(part * T + token) * kTokenDim + channel];
+      for (int part = 0; part < kSharers; ++part) {
+        added += tile.wide[(part * T + token) * kTokenDim + lane + h * kWarp];
       }
       value[h] += added;
     }
@@ -321,8 +338,8 @@ __device__ __forceinline__ void add_and_normalize(const EncoderTile<T>& tile, co
     const float low = value[0] - mean, high = value[1] - mean;
     const float variance = warp_sum(fmaf(low, low, high * high)) * (1.0f / kTokenDim);
     const float scale = 1.0f / sqrtf(variance + kNormEpsilon);
-    value[0] = fmaf(low * scale, norm[lane], norm[kTokenDim + lane]);
-    value[1] = fmaf(high * scale, norm[lane + kWarp], norm[kTokenDim + lane + kWarp]);
+    value[0] = fmaf(low * scale, norm.scale[0], norm.shift[0]);
+    value[1] = fmaf(high * scale, norm.scale[1], norm.shift[1]);
   });
 }
 
@@ -343,8 +360,8 @@ __device__ __forceinline__ void attend_and_feed(const EncoderTile<T>& tile, cons
                                                 const float* queries, const float* keys,
                                                 const float* values, int count, OwnTokens<T>& own) {
   typedef EncoderLayer Layer;
-  constexpr int kOutInputs = kTokenDim / kParts, kLastInputs = kHidden / kParts;
-  const int warp = threadIdx.x / kWarp, part = warp % kParts, column = warp / kParts * kColumns;
+  constexpr int kOutInputs = kTokenDim / kSharers, kLastInputs = kHidden / kSharers;
+  const int warp = threadIdx.x / kWarp, part = warp % kSharers, column = warp / kSharers * kColumns;
   const auto store_part = [&](int i, const Pack<float, 4>& sum) {
     const int row = part * T + token_of_sum<T>(i);
     store_pack(tile.wide + row * kTokenDim + column + column_of_lane(), sum);
@@ -356,8 +373,9 @@ __device__ __forceinline__ void attend_and_feed(const EncoderTile<T>& tile, cons
   multiply<T>(out, tile.rows + part * kOutInputs, kTokenDim, tile.here, store_part);
   const auto hidden = load_part<kTokenDim>(layer + Layer::kHiddenWeight + warp * kColumns, kHidden);
   const auto bias = load_bias(layer + Layer::kHiddenBias + warp * kColumns);
+  const NormPart norm = load_norm(layer + Layer::kOutBias, layer + Layer::kNorm1);
   __syncthreads();  // their projections are
-  add_and_normalize(tile, layer + Layer::kOutBias, layer + Layer::kNorm1, own);
+  add_and_normalize(tile, norm, own);
   store_rows(tile, own);
   __syncthreads();  // normalized tokens are
   multiply<T>(hidden, tile.rows, kTokenDim, tile.here, [&](int i, Pack<float, 4> sum) {
@@ -440,8 +458,9 @@ __device__ __forceinline__ void encode_tile(const EncoderArgs& a, const EncoderT
     });
   }
   if (step > 0) {
+    const NormPart norm = load_norm(last + Layer::kLastBias, last + Layer::kNorm2);
     __syncthreads();  // what the second norm adds is known
-    add_and_normalize(tile, last + Layer::kLastBias, last + Layer::kNorm2, own);
+    add_and_normalize(tile, norm, own);
     float* to = begins ? tokens : a.result + start;
     for_own(tile, [&](int i, int token, int lane) {
       float* row = to + (tile.first + token) * int64_t(kTokenDim) + lane;
