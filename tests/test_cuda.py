@@ -139,7 +139,7 @@ def test_cuda_encoders_of_the_network_at_once(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     gray, golden = small_golden("diverse")
-    network = untrained()
-    network.load_state_dict(golden_state(), strict=True)
-    encode_at_once(network.eval().requires_grad_(False))
-    check(run(network.cuda(), gray, golden["kmeans_init"], 3), golden, SAMPLED)
+    rewritten = untrained()
+    rewritten.load_state_dict(golden_state(), strict=True)
+    encode_at_once(rewritten.eval().requires_grad_(False))
+    check(run(rewritten.cuda(), gray, golden["kmeans_init"], 3), golden, SAMPLED)
