@@ -9,6 +9,8 @@ namespace {
 // Blocks that can be resident at once.
 template <int T>
 cudaError_t capacity_of(int64_t* blocks) {
+  static_assert(EncoderShared<T>::kBytes <= 48 * 1024,
+                "more has to be asked for before this query");
   int device = 0, processors = 0, each = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
