@@ -1,8 +1,8 @@
 // The encoder of tokens, a block of tokens at a time.
 //
 // Within a block everything is kept transposed, [channels][tokens], so that a vector holds the same
-// channel of L tokens: products, softmax and norms then need no horizontal sums, and what is
-// computed for a token depends neither on the others of its block nor on the width of vectors.
+// channel of L tokens: products, softmax and norms then need no horizontal sums, and a token's bits
+// do not depend on its place in the block.
 #pragma once
 
 #include <cmath>
