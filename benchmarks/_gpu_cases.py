@@ -11,11 +11,21 @@ from typing import Any
 
 import torch
 from _measure import Report
-from ops import CELL, CHANNELS, ITERATIONS, N_ANCHORS, clustered
+from ops import (
+    CELL,
+    CHANNELS,
+    ENCODER_BOUND,
+    ITERATIONS,
+    N_ANCHORS,
+    clustered,
+    encode_with,
+    encoder_weights,
+)
 from torch import Tensor
 
 from disco_fast import ops
 from disco_fast.color import bin_centers
+from disco_fast.model.transformer import position_encoding
 
 FORCED = -1.0  # a tolerance that no shift falls below: K-Means runs all its iterations
 CHECKED = 8  # images of a batch that are compared where the specification takes 40 ms for each
@@ -114,6 +124,7 @@ def cases(sizes: Sizes) -> list[Case]:
     return [
         *_kmeans_cases(sizes),
         *_choice_cases(sizes),
+        *_encoder_cases(sizes),
         *_pixel_cases(sizes),
         *_color_cases(sizes),
     ]
@@ -311,6 +322,49 @@ def _kmeans_init(batch: int, count: int) -> Case:
 
     shape = f"{count}x{CHANNELS}, K={N_ANCHORS}, k-means++"
     return _point_case("kmeans_init", shape, batch, make, (0,), vectorised=False)
+
+
+def _encoder_cases(sizes: Sizes) -> Iterator[Case]:
+    yield _anchor_block(sizes.point_batches[0], sizes.points)
+    for batch in sizes.point_batches:
+        yield _encoder(batch, sizes.points)
+
+
+def _random_encoder(count: int, device: torch.device, seed: int) -> Callable[[Any, Tensor], Tensor]:
+    weights = encoder_weights(torch.Generator().manual_seed(seed)).to(device)
+    return encode_with(weights, position_encoding(1, count, device))
+
+
+def _encoder(batch: int, count: int) -> Case:
+    def make(device: torch.device) -> Work:
+        return Work(_points(batch, count, device)[:1], _random_encoder(count, device, 3))
+
+    shape = f"{count} tokens"
+    return _point_case("encoder", shape, batch, make, (ENCODER_BOUND,), reads_all=False)
+
+
+def _anchor_block(batch: int, count: int) -> Case:
+    """All between SP-Pooling and SP-Diffusion: color modeler, anchors, color generator."""
+
+    def make(device: torch.device) -> Work:
+        centers = bin_centers(device)
+        model, generate = (_random_encoder(count, device, seed) for seed in (3, 4))
+
+        def run(o: Any, points: Tensor, sizes: Tensor, logits: Tensor) -> Any:
+            tokens = model(o, points)
+            init = o.kmeans_init(tokens, N_ANCHORS, 0, "k-means++")
+            labels = o.kmeans(tokens, init, ITERATIONS, FORCED)[0]
+            chosen = o.choose_anchors(labels, sizes, logits, centers, N_ANCHORS, 1)
+            return tokens, labels, *chosen, generate(o, tokens)
+
+        points = _points(batch, count, device)[:1]
+        return Work((*points, *_candidates(batch, count, device)), run)
+
+    shape = f"{count} superpixels, K={N_ANCHORS}, {ITERATIONS} iterations"
+    bounds = (ENCODER_BOUND, 0, 0, 0, 2 * ENCODER_BOUND)
+    return _point_case(
+        "anchor block", shape, batch, make, bounds, vectorised=False, reads_all=False
+    )
 
 
 def _points(batch: int, count: int, device: torch.device) -> tuple[Tensor, ...]:

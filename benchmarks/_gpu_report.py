@@ -124,6 +124,8 @@ def bars(report: Report) -> list[Report]:
     for op in PIXEL_OPS:
         name = f"{op}, batch {one}, slowest dtype and layout"
         made.append(_longest(name, _find(rows, op, one), 15))
+    block = "anchor block"
+    made.append(_longest(f"{block}, batch {few}", _find(rows, block, few), 200))
     return [*made, _fastest(rows)]
 
 

@@ -4,8 +4,8 @@
     python benchmarks/ops.py --json benchmarks/results/ops-cpu.json
 
 The specification (`disco_fast.reference`) is the published eager code; the vectorised form is the
-cheapest thing a user could do without a kernel. K-Means runs exactly 20 iterations in all three
-(`tol=0`), so that iterations are compared with iterations. fp32.
+cheapest thing a user could do without a kernel, for the encoder PyTorch's own layers. K-Means runs
+exactly 20 iterations in all three (`tol=0`), so that iterations are compared with iterations. fp32.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from torch import Tensor
 
 from disco_fast import ops, reference
 from disco_fast.color import bin_centers
+from disco_fast.model.transformer import TokenEncoder, position_encoding
 
 CELL = 16
 CHANNELS = 64
 N_ANCHORS = 8
 ITERATIONS = 20
+ENCODER_BOUND = 2e-5  # of tokens of order 1 after six layers in fp32, as in tests/test_encoder.py
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def cases(size: int, device: torch.device) -> list[Case]:
         sp
         + _kmeans_cases(grid**2, device, g)
         + _anchor_cases(grid**2, device, g)
+        + _encoder_cases(grid, device, g)
         + _color_cases(size, device, g)
     )
 
@@ -114,6 +117,48 @@ def _anchor_cases(points: int, device: torch.device, g: torch.Generator) -> list
             0,
         ),
     ]
+
+
+def encoder_weights(generator: torch.Generator) -> Tensor:
+    """[6,49984] that keep tokens of order 1."""
+    layers = len(_empty_encoder().layers)
+    weights = torch.randn(layers, reference.ENCODER_PARAMETERS, generator=generator) / 8
+    for row in weights:
+        layer = reference.unpack_layer(row)
+        layer["norm1.weight"] += 1
+        layer["norm2.weight"] += 1
+    return weights
+
+
+def _empty_encoder() -> TokenEncoder:
+    with torch.device("meta"):
+        return TokenEncoder().eval().requires_grad_(False)
+
+
+def encode_with(weights: Tensor, position: Tensor) -> Callable[[Any, Tensor], Tensor]:
+    """A function of a namespace of ops and tokens; `_vectorized` stands for PyTorch's layers."""
+    eager = _empty_encoder()
+    for layer, row in zip(eager.layers, weights, strict=True):
+        parameters = {name: part.t() for name, part in reference.unpack_layer(row).items()}
+        layer.load_state_dict(parameters, assign=True)
+
+    def run(o: Any, tokens: Tensor) -> Tensor:
+        if o is _vectorized:
+            return eager(tokens, position)
+        return o.encoder(tokens, position.to(tokens.dtype), weights.to(tokens.dtype))
+
+    return run
+
+
+def _encoder_cases(grid: int, device: torch.device, g: torch.Generator) -> list[Case]:
+    encode = encode_with(encoder_weights(g).to(device), position_encoding(grid, grid, device))
+
+    def case(images: int) -> Case:
+        tokens = torch.randn(images, grid**2, CHANNELS, generator=g).to(device)
+        shape = f"{grid**2} tokens, batch {images}"
+        return Case("encoder", shape, lambda o: encode(o, tokens), True, ENCODER_BOUND)
+
+    return [case(1), case(16)]
 
 
 def _color_cases(size: int, device: torch.device, g: torch.Generator) -> list[Case]:

@@ -95,6 +95,38 @@ struct AnchorArgs {
   int64_t* colors;           // out [N, variants, K]: bins
 };
 
+// Widths of the encoder of superpixels' tokens.
+constexpr int kTokenDim = 64, kHeads = 8, kHeadDim = kTokenDim / kHeads, kHidden = 4 * kTokenDim;
+
+// Where the parameters of an encoder layer begin in its row of weights; reference.py has the same
+// order. Matrices are [inputs, outputs]; the first gives queries, keys and values side by side.
+struct EncoderLayer {
+  static constexpr int kProjected = 3 * kTokenDim;
+  static constexpr int kInWeight = 0;
+  static constexpr int kInBias = kInWeight + kTokenDim * kProjected;
+  static constexpr int kOutWeight = kInBias + kProjected;
+  static constexpr int kOutBias = kOutWeight + kTokenDim * kTokenDim;
+  static constexpr int kHiddenWeight = kOutBias + kTokenDim;
+  static constexpr int kHiddenBias = kHiddenWeight + kTokenDim * kHidden;
+  static constexpr int kLastWeight = kHiddenBias + kHidden;
+  static constexpr int kLastBias = kLastWeight + kHidden * kTokenDim;
+  static constexpr int kNorm1 = kLastBias + kTokenDim;  // scale, then shift
+  static constexpr int kNorm2 = kNorm1 + 2 * kTokenDim;
+  static constexpr int kSize = kNorm2 + 2 * kTokenDim;
+};
+constexpr float kNormEpsilon = 1e-5f;
+// Of queries, so that scores are logarithms to base 2: log2(e) / sqrt(kHeadDim).
+constexpr float kScoreScale = 0.510069723f;
+
+struct EncoderArgs {
+  int64_t images, count, layers;  // count: P, the tokens of an image
+  const float* tokens;            // [N, P, kTokenDim], contiguous
+  const float* position;          // [P, kTokenDim], contiguous
+  const float* weights;           // [layers, EncoderLayer::kSize], contiguous, 16-byte aligned
+  float* workspace;               // scratch of the backend's size, 16-byte aligned
+  float* result;                  // out [N, P, kTokenDim], contiguous
+};
+
 struct LightnessArgs {
   Element element;  // of the result; pixels are of the same type or bytes
   bool bytes;

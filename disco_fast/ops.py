@@ -8,14 +8,24 @@ stand in Python and not in C++ because that installation has no C++.)
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from . import _library, reference
-from .reference import EPSILON, MAX_VARIANTS, layout_of, wide_dtype
+from .reference import (
+    ENCODER_DIM,
+    ENCODER_LAYER,
+    ENCODER_PARAMETERS,
+    EPSILON,
+    MAX_VARIANTS,
+    layout_of,
+    wide_dtype,
+)
 
 SEEDINGS = ("k-means++", "random")
 
@@ -34,6 +44,7 @@ _SCHEMAS = {
     " -> Tensor",
     "choose_anchors": "(Tensor labels, Tensor sizes, Tensor logits, Tensor bin_centers,"
     " int n_clusters, int variants) -> (Tensor, Tensor)",
+    "encoder": "(Tensor tokens, Tensor position, Tensor weights) -> Tensor",
     "rgb_to_l": "(Tensor image) -> Tensor",
     "lab_to_rgb": "(Tensor lightness, Tensor ab, bool to_uint8) -> Tensor",
 }
@@ -462,6 +473,56 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     index = labels.new_empty(labels.shape[0], n_clusters)
     return index, labels.new_empty(labels.shape[0], variants, n_clusters)
+
+
+# ---- The encoder of tokens -----------------------------------------------------------------------
+
+
+def encoder(tokens: Tensor, position: Tensor, weights: Tensor) -> Tensor:
+    """A transformer encoder over the superpixels of each image; see `reference.encoder`.
+
+    All layers at once, on a GPU in one launch. An image's result is bit-identical in any batch. No
+    gradient.
+
+    Args:
+        tokens: [N,P,64] fp32.
+        position: [1,P,64] fp32, added to queries and keys of every layer.
+        weights: [L,49984] fp32, L at least 1, from `reference.pack_encoder`.
+
+    Returns:
+        [N,P,64] fp32.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_floating("encoder", tokens=tokens, position=position, weights=weights)
+    for name, tensor in (("tokens", tokens), ("position", position), ("weights", weights)):
+        if tensor.dtype != torch.float32:
+            _refuse("encoder", f"{name} in fp32", tensor.dtype)
+    shape = tuple(tokens.shape)
+    if len(shape) != 3 or shape[2] != ENCODER_DIM or min(shape) == 0:
+        _refuse("encoder", f"tokens [N,P,{ENCODER_DIM}], N and P at least 1", shape)
+    if tuple(position.shape) != (1, *shape[1:]):
+        _refuse("encoder", f"position [1,{shape[1]},{ENCODER_DIM}]", tuple(position.shape))
+    rows = tuple(weights.shape)
+    if len(rows) != 2 or rows[0] == 0 or rows[1] != ENCODER_PARAMETERS:
+        _refuse("encoder", f"weights [L,{ENCODER_PARAMETERS}], L at least 1", rows)
+    return torch.ops.disco_fast.encoder(tokens.detach(), position.detach(), weights.detach())
+
+
+@torch.library.register_fake("disco_fast::encoder")
+def _(tokens: Tensor, position: Tensor, weights: Tensor) -> Tensor:
+    return tokens.new_empty(tokens.shape)
+
+
+@register_flop_formula(torch.ops.disco_fast.encoder)
+def _encoder_flops(
+    tokens: torch.Size, position: torch.Size, weights: torch.Size, **_: object
+) -> int:
+    """What PyTorch's counter finds in the layers one by one: matrix products."""
+    images, count, width = tokens
+    products = sum(math.prod(shape) for shape in ENCODER_LAYER.values() if len(shape) == 2)
+    return 2 * images * count * weights[0] * (products + 2 * count * width)
 
 
 # ---- Colour --------------------------------------------------------------------------------------

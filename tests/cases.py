@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from disco_fast.reference import wide_dtype
+from disco_fast.model.transformer import position_encoding
+from disco_fast.reference import ENCODER_DIM, ENCODER_PARAMETERS, unpack_layer, wide_dtype
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -138,4 +139,40 @@ CLUSTER_CASES = (
     ClusterCase(images=257, points=9, dims=2, clusters=2),
     ClusterCase(images=1, points=300, dims=256, clusters=64),
     ClusterCase(images=1, points=16384, dims=3, clusters=4),
+)
+
+
+@dataclass(frozen=True)
+class EncoderCase:
+    """One configuration of the encoder of tokens."""
+
+    images: int = 2
+    rows: int = 16
+    columns: int = 16
+    layers: int = 6
+
+    def __str__(self) -> str:
+        return f"{self.images}x{self.rows}x{self.columns}-{self.layers}layers"
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(tokens [N,P,64], position [1,P,64], weights [L,49984]), as `reference.encoder`."""
+        generator = torch.Generator().manual_seed(13)
+        tokens = torch.randn(
+            self.images, self.rows * self.columns, ENCODER_DIM, generator=generator
+        )
+        weights = torch.randn(self.layers, ENCODER_PARAMETERS, generator=generator) / 8
+        for row in weights:
+            layer = unpack_layer(row)
+            layer["norm1.weight"] += 1  # so that tokens stay of order 1
+            layer["norm2.weight"] += 1
+        return tokens, position_encoding(self.rows, self.columns), weights
+
+
+ENCODER_CASES = (
+    EncoderCase(),
+    EncoderCase(rows=1, columns=1),
+    EncoderCase(rows=2, columns=2),
+    EncoderCase(images=1, rows=17, columns=13),
+    EncoderCase(images=9, rows=5, columns=1, layers=1),
+    EncoderCase(images=3, rows=7, columns=5, layers=3),
 )

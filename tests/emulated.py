@@ -94,3 +94,13 @@ def shared_memory(limit: int) -> Iterator[None]:
         yield
     finally:
         library()._set_shared_memory_limit(227 << 10)  # compute capability 9.0
+
+
+@contextmanager
+def multiprocessors(count: int) -> Iterator[None]:
+    """The GPU has so many of them: a cooperative grid has at most so many blocks."""
+    library()._set_multiprocessors(count)
+    try:
+        yield
+    finally:
+        library()._set_multiprocessors(4)

@@ -169,7 +169,7 @@ def test_ops_are_verified_and_timed(tmp_path: Path) -> None:
         assert f"`{row['op']}` {row['shape']}" in printed
         assert_times(row["specification"], 2)
         assert_times(row["disco_fast"], 2)
-    assert sum("vectorised" in row for row in rows) == 6
+    assert sum("vectorised" in row for row in rows) == 8
 
 
 def test_tables_are_rendered_and_staleness_is_found(

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from cases import ClusterCase, PoolCase
+from cases import ClusterCase, EncoderCase, PoolCase
 from conftest import need_gpu
+from deterministic_weights import golden_state, untrained
 from test_golden import check, network, run, small_golden  # noqa: F401  (a fixture among them)
 from torch import Tensor
 
 from disco_fast import DISCO, ops
 from disco_fast.color import bin_centers
+from disco_fast.engine.encoders import encode_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,7 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
     logits = torch.randn(2, 256, 313, generator=torch.Generator().manual_seed(0)).cuda()
     centers = bin_centers("cuda")
     lightness, ab = 50 + 20 * features[:, :1], 30 * features[:, 1:3]
+    words, position, weights = (t.cuda() for t in EncoderCase().tensors())
     native = torch.ops.disco_fast
     yield "sp_pool", features, lambda x: ops.sp_pool(x, association, 16)
     yield "sp_pool_with_size", association, lambda x: ops.sp_pool_with_size(features, x, 16)
@@ -41,6 +44,7 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
     yield "select_anchors", sizes, lambda x: ops.select_anchors(labels, x, 8)
     yield "anchor_bins", logits, lambda x: ops.anchor_bins(x, init, centers, 3)
     yield "choose_anchors", logits, lambda x: ops.choose_anchors(labels, sizes, x, centers, 8, 3)
+    yield "encoder", words, lambda x: ops.encoder(x, position, weights)
     yield "rgb_to_l", lightness, lambda x: ops.rgb_to_l(x / 100)
     yield "lab_to_rgb", lightness, lambda x: ops.lab_to_rgb(x, ab, True)
 
@@ -128,3 +132,14 @@ def test_cuda_network_is_the_published_one(
         check(run(network, gray, golden["kmeans_init"], variants), golden, SAMPLED)
     finally:
         network.cpu()
+
+
+def test_cuda_encoders_of_the_network_at_once(monkeypatch: pytest.MonkeyPatch):
+    from data.make import SAMPLED
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    gray, golden = small_golden("diverse")
+    rewritten = untrained()
+    rewritten.load_state_dict(golden_state(), strict=True)
+    encode_at_once(rewritten.eval().requires_grad_(False))
+    check(run(rewritten.cuda(), gray, golden["kmeans_init"], 3), golden, SAMPLED)

@@ -33,7 +33,11 @@ def test_kernels_and_emulator(sanitizer: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("sanitizer", "mistakes", "report"),
     [
-        ("thread", ("race-shared", "race-warps", "race-shuffle", "race-blocks"), "data race"),
+        (
+            "thread",
+            ("race-shared", "race-warps", "race-shuffle", "race-blocks", "race-grid"),
+            "data race",
+        ),
         ("address", ("overrun",), "heap-buffer-overflow"),
     ],
 )
@@ -47,16 +51,17 @@ def test_sanitizers_see_into_the_emulator(
         assert report in done.stderr, mistake
 
 
-BARRIER = re.compile(r"__syncthreads\(\);")
+BARRIER = re.compile(r"__(syncthreads|threadfence)\(\);")
+PARTS = {"sp_": "superpixels", "encoder": "encoder"}  # of kernels_test, others in "clusters"
 
 
 def test_every_barrier_is_needed_and_missed(tmp_path: Path):
-    """Copies of the kernels that lack one barrier: ThreadSanitizer finds a race in each."""
+    """Copies of the kernels that lack a barrier or fence: ThreadSanitizer finds a race in each."""
     copy = Path(shutil.copytree(CSRC, tmp_path / "csrc"))
     survivors = []
     for source in sorted(copy.glob("kernels/*.cuh")):
         text = source.read_text()
-        part = "superpixels" if source.name.startswith("sp_") else "clusters"
+        part = next((p for start, p in PARTS.items() if source.name.startswith(start)), "clusters")
         for found in BARRIER.finditer(text):
             source.write_text(text[: found.start()] + ";" + text[found.end() :])
             program = emulated.build(

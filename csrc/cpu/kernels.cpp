@@ -5,6 +5,7 @@
 #include "anchors.h"
 #include "cells.h"
 #include "color.h"
+#include "encoder.h"
 #include "kmeans.h"
 #include "sp_correlate.h"
 #include "sp_diffuse.h"
@@ -28,6 +29,7 @@ const Kernels& kernels() {
       kmeans_images,
       kmeans_init_images,
       anchor_images,
+      encode_blocks,
       lightness_pixels,
       rgb_rows,
   };

@@ -23,6 +23,13 @@ struct SizeArgs {
   void* size;        // out [N, 1, rows, columns], wide, contiguous
 };
 
+// The encoder takes blocks of so many tokens of an image, and so many floats of workspace for each.
+constexpr int kEncoderBlock = 32;
+constexpr int kEncoderFloats = 7 * kTokenDim;
+constexpr int64_t encoder_blocks(int64_t count) {
+  return (count + kEncoderBlock - 1) / kEncoderBlock;
+}
+
 struct Kernels {
   const char* name;
   // Items are cells of all images (N * cells), except where said.
@@ -35,6 +42,8 @@ struct Kernels {
   void (*kmeans_images)(const KMeansArgs&, int64_t begin, int64_t end);  // items: images
   void (*kmeans_init_images)(const KMeansInitArgs&, int64_t begin, int64_t end);  // items: images
   void (*anchor_images)(const AnchorArgs&, int64_t begin, int64_t end);           // items: images
+  // Items: N * encoder_blocks. For each step of 0..layers in turn, after all of the last.
+  void (*encode_blocks)(const EncoderArgs&, int64_t step, int64_t begin, int64_t end);
   void (*lightness_pixels)(const LightnessArgs&, int64_t begin, int64_t end);  // items: N * pixels
   void (*rgb_rows)(const RgbArgs&, int64_t begin, int64_t end);                // items: N * rows
 };

@@ -52,6 +52,7 @@ inline int __syncthreads_or(int predicate) {
 inline void __syncwarp(unsigned mask = 0xffffffff) { emu::sync_warp(mask); }
 inline void __threadfence() { emu::fence(); }
 inline void __threadfence_block() { emu::fence(); }
+inline void __nanosleep(unsigned) { emu::sleep(); }
 
 namespace emu {
 
@@ -223,7 +224,20 @@ enum cudaDeviceAttr {
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
-struct cudaLaunchAttribute;
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeCooperative = 2,
+  cudaLaunchAttributeClusterDimension = 4,
+};
+union cudaLaunchAttributeValue {
+  int cooperative;
+  struct {
+    unsigned x, y, z;
+  } clusterDim;
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  cudaLaunchAttributeValue val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
@@ -257,7 +271,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   if (device != 0) return emu::keep_error(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
-      *value = 132;
+      *value = emu::multiprocessors();
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
       *value = 9;
@@ -280,23 +294,41 @@ cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute attribute, int val
   return emu::keep_error(emu::allow_shared_memory(reinterpret_cast<const void*>(kernel), value));
 }
 
+// One, if its shared memory is allowed: cooperative grids are small, for all their fibers live at
+// once.
+template <typename T>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, T* kernel, int,
+                                                          size_t shared_bytes) {
+  *blocks = shared_bytes <= emu::allowed_shared_memory(reinterpret_cast<const void*>(kernel));
+  return cudaSuccess;
+}
+
 inline cudaError_t cudaMemsetAsync(void* memory, int byte, size_t count, cudaStream_t = nullptr) {
   std::memset(memory, byte, count);
   return cudaSuccess;
 }
 
-// Runs the grid before it returns. Launch attributes (clusters, cooperative grids) are refused.
+// Runs the grid before it returns. Of launch attributes it knows cooperative grids; the others are
+// refused.
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "CUDA copies them bit by bit");
-  if (config->numAttrs != 0) return emu::keep_error(cudaErrorInvalidValue);
+  bool cooperative = false;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& attribute = config->attrs[i];
+    if (attribute.id != cudaLaunchAttributeCooperative) {
+      return emu::keep_error(cudaErrorInvalidValue);
+    }
+    cooperative = attribute.val.cooperative != 0;
+  }
   typedef std::pair<void (*)(Parameters...), std::tuple<Parameters...>> Call;
   const Call call(kernel, std::tuple<Parameters...>(std::forward<Arguments>(arguments)...));
   const auto run = [](const void* opaque) {
     const auto& [function, parameters] = *static_cast<const Call*>(opaque);
     std::apply(function, parameters);
   };
-  return emu::keep_error(emu::launch({config->gridDim, config->blockDim, config->dynamicSmemBytes,
-                                      reinterpret_cast<const void*>(kernel), run, &call}));
+  return emu::keep_error(
+      emu::launch({config->gridDim, config->blockDim, config->dynamicSmemBytes,
+                   reinterpret_cast<const void*>(kernel), run, &call, cooperative}));
 }

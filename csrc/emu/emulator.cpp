@@ -11,6 +11,7 @@
 #include <new>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "fiber.h"
 
@@ -25,6 +26,11 @@ constexpr int kMaxThreads = kMaxWarps * kWarpSize;
 
 std::atomic<Order> order{Order::kAscending};
 std::atomic<size_t> limit{227 << 10};
+std::atomic<int> processors{4};
+
+// Rounds in which every thread that could run only slept: then those that sleep wait for one
+// another. More than any that wait for something let pass.
+constexpr int kMostIdleRounds = 10000;
 
 bool is_block_barrier(Word word) { return word < Word::kSyncWarp; }
 
@@ -81,17 +87,23 @@ struct Thread {
   uint32_t guests;  // Those that have come to this lane, itself among them.
 };
 
-enum class Fault { kNone, kStuck, kMaskWithoutCaller, kMaskNamesExited, kMismatch };
+enum class Fault { kNone, kStuck, kAsleep, kMaskWithoutCaller, kMaskNamesExited, kMismatch };
 
-// Runs blocks, one at a time. Its fibers, their stacks and its sets are kept from one launch to the
-// next. Functions marked EMU_UNWATCHED are called by CUDA threads, the others by the launching
-// code.
+// Runs blocks, one at a time; of a cooperative grid each block has a machine of its own. Its
+// fibers, their stacks and its sets are kept from one launch to the next. Functions marked
+// EMU_UNWATCHED are called by CUDA threads, the others by the launching code.
 class Machine {
  public:
   // Runs the blocks of the launch for which `mine` is true. False, and an error, at the first
   // fault.
   template <typename Predicate>
   bool run(const Launch& launch, Predicate mine);
+  // The same in parts, for one block: begins it, and lets its threads go on until all of them wait,
+  // sleep or have exited.
+  void start(const Launch& launch, uint3 block);
+  enum class State { kExited, kActive, kIdle, kFaulty };  // Idle: it did nothing but sleep again.
+  State advance();
+  void fail_asleep();
   // What went wrong, in a sentence.
   const std::string& error() const { return error_; }
   // Orders all that was run before what the caller does next.
@@ -102,6 +114,7 @@ class Machine {
   uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source);
   unsigned ballot(Word word, unsigned mask, bool vote);
   int lane() const;
+  void sleep();
   unsigned char* shared_memory() const;
 
  private:
@@ -110,8 +123,9 @@ class Machine {
   bool run_blocks(Predicate mine);
   bool run_block(uint3 block);
   void reset_block(uint3 block);
+  void enter_block();
   void find_stuck();
-  std::string message(uint3 block) const;
+  std::string message() const;
   std::string place_of(int thread) const;
   std::string call_of(int thread) const;
 
@@ -140,7 +154,10 @@ class Machine {
   Fiber host_;
 
   Thread* running_ = nullptr;
-  ThreadSet ready_;  // Those that could run; the running one is not among them.
+  uint3 block_{};
+  ThreadSet ready_;      // Those that could run; the running one is not among them.
+  ThreadSet asleep_;     // Those that could, after all others.
+  uint64_t events_ = 0;  // Barriers that all have come to, and exits.
   ThreadSet exited_;
   int exited_count_ = 0;
   int at_barrier_ = 0;  // Threads that have come to the barrier of the block.
@@ -181,6 +198,7 @@ EMU_UNWATCHED void Machine::exit_thread() {
   Thread& self = *running_;
   exited_.add(self.number / kWarpSize, 1u << self.number % kWarpSize);
   ++exited_count_;
+  ++events_;
   resume_next(self);
 }
 
@@ -244,6 +262,7 @@ EMU_UNWATCHED int Machine::sync_threads(Word word, bool vote) {
     wait();
     return barrier_votes_;  // The next barrier cannot overwrite it: it needs this thread.
   }
+  ++events_;
   barrier_votes_ = votes_;
   at_barrier_ = votes_ = 0;
   release_all(&block_word_);
@@ -269,6 +288,7 @@ EMU_UNWATCHED void Machine::meet(Word word, unsigned mask) {
   host.guests |= me;
   meeting_[warp] |= me;
   if (host.guests != mask) return wait();
+  ++events_;
   meeting_[warp] &= ~mask;
   if (word == Word::kSyncWarp) {
     release_lanes(warp, mask, &host);
@@ -307,6 +327,13 @@ EMU_UNWATCHED void Machine::exchange(Word word, int warp, uint32_t mask) {
     Thread& to = lanes[__builtin_ctz(rest)];
     to.received = vote ? votes : mask >> to.source & 1 ? lanes[to.source].offered : ~uint64_t(0);
   }
+}
+
+EMU_UNWATCHED void Machine::sleep() {
+  Thread& self = *running_;
+  self.word = Word::kNanosleep;
+  asleep_.add(self.number / kWarpSize, 1u << self.number % kWarpSize);
+  wait();
 }
 
 EMU_UNWATCHED void Machine::sync_warp(unsigned mask) { meet(Word::kSyncWarp, mask); }
@@ -396,20 +423,53 @@ bool Machine::run_blocks(Predicate mine) {
 
 bool Machine::run_block(uint3 block) {
   reset_block(block);
-  running_ = &threads_[take_ready()];
-  Fiber::switch_to(host_, running_->fiber);
-  if (exited_count_ == count_) return true;
-  if (fault_ == Fault::kNone) find_stuck();
-  error_ = message(block);
-  return false;
+  for (int idle = 0;;) {
+    const State state = advance();
+    if (state == State::kExited || state == State::kFaulty) return state == State::kExited;
+    idle = state == State::kIdle ? idle + 1 : 0;
+    if (idle > kMostIdleRounds) return fail_asleep(), false;
+  }
+}
+
+void Machine::start(const Launch& launch, uint3 block) {
+  begin(launch);
+  reset_block(block);
+}
+
+Machine::State Machine::advance() {
+  machine = this;
+  enter_block();
+  const uint64_t events = events_;
+  if (ready_.empty()) std::swap(ready_, asleep_);
+  if (!ready_.empty()) {
+    running_ = &threads_[take_ready()];
+    Fiber::switch_to(host_, running_->fiber);
+  }
+  if (exited_count_ == count_) return State::kExited;
+  if (fault_ == Fault::kNone && asleep_.empty()) find_stuck();
+  if (fault_ != Fault::kNone) {
+    error_ = message();
+    return State::kFaulty;
+  }
+  return events_ == events ? State::kIdle : State::kActive;
+}
+
+void Machine::fail_asleep() {
+  fault_ = Fault::kAsleep;
+  faulty_ = asleep_.lowest();
+  error_ = message();
+}
+
+EMU_UNWATCHED void Machine::enter_block() {
+  blockIdx = block_;
+  blockDim = launch_->block;
+  gridDim = launch_->grid;
 }
 
 // Unwatched: it writes what the threads of the last block read, and is in no order with them.
 EMU_UNWATCHED void Machine::reset_block(uint3 block) {
-  blockIdx = block;
-  blockDim = launch_->block;
-  gridDim = launch_->grid;
-  ready_ = exited_ = ThreadSet();
+  block_ = block;
+  ready_ = asleep_ = exited_ = ThreadSet();
   exited_count_ = at_barrier_ = votes_ = 0;
   for (int warp = 0; warp < warps(); ++warp) {
     ready_.add(warp, lanes_of(warp));
@@ -430,7 +490,7 @@ EMU_UNWATCHED void Machine::reset_block(uint3 block) {
 void Machine::finish() {
   release_all(&end_word_);
   acquire(&end_word_);
-  if (fault_ != Fault::kNone) {
+  if (exited_count_ < count_) {
     // The others sit at the end of their loop in thread_main(), ready for the next block.
     for (int t = 0; t < count_; ++t) {
       if (!exited_.has(t)) threads_[t].fiber.start(thread_main, t);
@@ -472,18 +532,23 @@ std::string Machine::call_of(int thread) const {
   static const char* const kNames[] = {
       "__syncthreads",   "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
       "__syncwarp",      "__shfl_sync",         "__shfl_up_sync",    "__shfl_down_sync",
-      "__shfl_xor_sync", "__ballot_sync",       "__any_sync",        "__all_sync"};
+      "__shfl_xor_sync", "__ballot_sync",       "__any_sync",        "__all_sync",
+      "__nanosleep"};
   const std::string name = kNames[int(threads_[thread].word)];
-  if (is_block_barrier(threads_[thread].word)) return name + "()";
+  if (is_block_barrier(threads_[thread].word) || threads_[thread].word == Word::kNanosleep) {
+    return name + "()";
+  }
   char mask[16];
   std::snprintf(mask, sizeof mask, "(0x%08x)", threads_[thread].mask);
   return name + mask;
 }
 
-std::string Machine::message(uint3 block) const {
-  const std::string start = "block " + text_of(block) + ", " + place_of(faulty_);
+std::string Machine::message() const {
+  const std::string start = "block " + text_of(block_) + ", " + place_of(faulty_);
   const std::string call = call_of(faulty_), other = place_of(other_);
   switch (fault_) {
+    case Fault::kAsleep:
+      return start + " waits in a loop with " + call + " for what nobody does";
     case Fault::kMaskWithoutCaller:
       return start + " calls " + call + " with a mask that does not name itself";
     case Fault::kMaskNamesExited:
@@ -557,7 +622,48 @@ bool run_in_turn(const Launch& launch, Machine& all) {
   return good;
 }
 
+uint3 block_number(dim3 grid, uint64_t number) {
+  return {unsigned(number % grid.x), unsigned(number / grid.x % grid.y),
+          unsigned(number / grid.x / grid.y)};
+}
+
+// All blocks of a cooperative grid in turns, each with its own fibers, so that two blocks are in
+// order only where they see to it.
+bool run_together(const Launch& launch, std::vector<std::unique_ptr<Machine>>& machines) {
+  const size_t blocks = size_t(blocks_of(launch));
+  while (machines.size() < blocks) machines.push_back(std::make_unique<Machine>());
+  for (size_t b = 0; b < blocks; ++b) machines[b]->start(launch, block_number(launch.grid, b));
+  std::vector<bool> running(blocks, true);
+  const Machine* faulty = nullptr;
+  Machine* asleep = nullptr;
+  for (int idle = 0; idle >= 0 && faulty == nullptr;) {
+    bool active = false;
+    asleep = nullptr;
+    for (size_t b = 0; b < blocks && faulty == nullptr; ++b) {
+      if (!running[b]) continue;
+      const Machine::State state = machines[b]->advance();
+      running[b] = state != Machine::State::kExited;
+      active |= state != Machine::State::kIdle;
+      if (running[b]) asleep = machines[b].get();
+      if (state == Machine::State::kFaulty) faulty = machines[b].get();
+    }
+    idle = asleep == nullptr ? -1 : active ? 0 : idle + 1;
+    if (idle > kMostIdleRounds) {
+      asleep->fail_asleep();
+      faulty = asleep;
+    }
+  }
+  machine = nullptr;
+  if (faulty != nullptr) launch_failure = faulty->error();
+  for (size_t b = 0; b < blocks; ++b) machines[b]->finish();
+  return faulty == nullptr;
+}
+
 bool run(const Launch& launch, unsigned earlier_launches) {
+  if (launch.cooperative) {
+    thread_local std::vector<std::unique_ptr<Machine>> machines;
+    return run_together(launch, machines);
+  }
   thread_local const auto own = std::make_unique<Machine>();
   if (!kThreadSanitizer) return run_in_turn(launch, *own);
   thread_local const auto other = std::make_unique<Machine>();
@@ -572,6 +678,9 @@ cudaError_t launch(const Launch& launch) {
   if (launch.shared_bytes > std::min(kernel.allowed_shared_bytes, limit.load())) {
     return cudaErrorInvalidValue;
   }
+  if (launch.cooperative && blocks_of(launch) > uint64_t(processors)) {
+    return cudaErrorCooperativeLaunchTooLarge;
+  }
   try {
     return run(launch, kernel.launches) ? cudaSuccess : cudaErrorLaunchFailure;
   } catch (const std::bad_alloc&) {
@@ -584,6 +693,11 @@ cudaError_t allow_shared_memory(const void* kernel, int bytes) {
   const std::lock_guard<std::mutex> lock(kernels_mutex);
   kernels[kernel].allowed_shared_bytes = std::max(size_t(bytes), kDefaultSharedMemory);
   return cudaSuccess;
+}
+
+size_t allowed_shared_memory(const void* kernel) {
+  const std::lock_guard<std::mutex> lock(kernels_mutex);
+  return std::min(kernels[kernel].allowed_shared_bytes, limit.load());
 }
 
 cudaError_t keep_error(cudaError_t error) {
@@ -607,6 +721,8 @@ const char* describe(cudaError_t error) {
       return "invalid device ordinal";
     case cudaErrorNoKernelImageForDevice:
       return "no kernel image is available for execution on the device";
+    case cudaErrorCooperativeLaunchTooLarge:
+      return "too many blocks in cooperative launch";
     case cudaErrorLaunchFailure:
       return launch_failure.empty() ? "unspecified launch failure" : launch_failure.c_str();
   }
@@ -616,6 +732,8 @@ const char* describe(cudaError_t error) {
 void set_order(Order new_order) { order = new_order; }
 void set_shared_memory_limit(size_t bytes) { limit = bytes; }
 size_t shared_memory_limit() { return limit; }
+void set_multiprocessors(int count) { processors = count; }
+int multiprocessors() { return processors; }
 
 // ---- The words.
 
@@ -629,6 +747,7 @@ EMU_UNWATCHED unsigned ballot(Word word, unsigned mask, bool vote) {
   return machine->ballot(word, mask, vote);
 }
 EMU_UNWATCHED int lane() { return machine->lane(); }
+EMU_UNWATCHED void sleep() { machine->sleep(); }
 
 EMU_UNWATCHED void fence() {
   static char word;

@@ -1,5 +1,5 @@
-// The machine behind the CUDA words of cuda_runtime.h: runs a grid block by block on the calling OS
-// thread, each CUDA thread of a block as a fiber.
+// The machine behind the CUDA words of cuda_runtime.h: runs a grid on the calling OS thread, block
+// by block or (a cooperative grid) all blocks in turns, each CUDA thread of a block as a fiber.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,7 @@ enum cudaError {
   cudaErrorInvalidDevice = 101,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorLaunchFailure = 719,
+  cudaErrorCooperativeLaunchTooLarge = 720,
 };
 typedef enum cudaError cudaError_t;
 
@@ -30,6 +31,11 @@ void set_order(Order order);
 // What cudaDevAttrMaxSharedMemoryPerBlockOptin answers; launches that ask for more are refused.
 void set_shared_memory_limit(size_t bytes);
 size_t shared_memory_limit();
+
+// What cudaDevAttrMultiProcessorCount answers, 4 at first. Each holds one block, so that this is
+// the largest cooperative grid.
+void set_multiprocessors(int count);
+int multiprocessors();
 
 // ---- For kernels.
 
@@ -55,6 +61,7 @@ enum class Word {
   kBallot,
   kAny,
   kAll,
+  kNanosleep,
 };
 
 // How many threads of the block voted for.
@@ -64,6 +71,8 @@ void sync_warp(unsigned mask);
 uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source);
 unsigned ballot(Word word, unsigned mask, bool vote);
 int lane();
+// Lets all others of the block go on first, and in a cooperative grid all other blocks.
+void sleep();
 
 // Orders what a thread did before it before what another does after a later one of its own.
 void fence();
@@ -74,9 +83,11 @@ struct Launch {
   const void* kernel;  // Its address; `call` calls it with its parameters.
   void (*call)(const void* parameters);
   const void* parameters;
+  bool cooperative;  // All blocks run at once.
 };
 cudaError_t launch(const Launch& launch);
 cudaError_t allow_shared_memory(const void* kernel, int bytes);
+size_t allowed_shared_memory(const void* kernel);
 
 cudaError_t keep_error(cudaError_t error);
 cudaError_t last_error();

@@ -22,6 +22,10 @@ int64_t kmeans_workspace(const KMeansArgs& args, cudaError_t* error);
 cudaError_t launch_kmeans_init(const KMeansInitArgs& args, cudaStream_t stream);
 cudaError_t launch_anchors(const AnchorArgs& args, cudaStream_t stream);
 
+// One cooperative launch: all its blocks are resident at once.
+cudaError_t launch_encoder(const EncoderArgs& args, cudaStream_t stream);
+int64_t encoder_workspace(const EncoderArgs& args);  // bytes that EncoderArgs::workspace must have
+
 cudaError_t launch_lightness(const LightnessArgs& args, cudaStream_t stream);
 cudaError_t launch_rgb(const RgbArgs& args, cudaStream_t stream);
 

@@ -8,8 +8,8 @@ namespace disco_fast {
 
 // Launches kernel(args...), allowing as much dynamic shared memory as is asked for.
 template <class... Params, class... Args>
-cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, size_t shared,
-                   cudaStream_t stream, const Args&... args) {
+cudaError_t launch_with(cudaLaunchAttribute* attribute, void (*kernel)(Params...), dim3 grid,
+                        int threads, size_t shared, cudaStream_t stream, const Args&... args) {
   constexpr size_t kWithoutAsking = 48 * 1024;
   if (shared > kWithoutAsking) {
     const cudaError_t refused =
@@ -21,7 +21,25 @@ cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, size_t sha
   config.blockDim = dim3(unsigned(threads));
   config.dynamicSmemBytes = shared;
   config.stream = stream;
+  config.attrs = attribute;
+  config.numAttrs = attribute != nullptr;
   return cudaLaunchKernelEx(&config, kernel, args...);
+}
+
+template <class... Params, class... Args>
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, int threads, size_t shared,
+                   cudaStream_t stream, const Args&... args) {
+  return launch_with(nullptr, kernel, grid, threads, shared, stream, args...);
+}
+
+// All blocks are resident at once, so that they may wait for one another.
+template <class... Params, class... Args>
+cudaError_t launch_cooperative(void (*kernel)(Params...), dim3 grid, int threads, size_t shared,
+                               cudaStream_t stream, const Args&... args) {
+  cudaLaunchAttribute cooperative = {};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  return launch_with(&cooperative, kernel, grid, threads, shared, stream, args...);
 }
 
 // A grid of x by y blocks. CUDA allows 2^31 - 1 by 65,535 of them.

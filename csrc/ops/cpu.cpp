@@ -36,6 +36,10 @@ struct CpuBackend {
 
   static std::optional<Tensor> workspace(const KMeansArgs&, const Tensor&) { return std::nullopt; }
   static std::optional<Tensor> init_scratch(const Tensor&) { return std::nullopt; }
+  static Tensor encoder_scratch(const EncoderArgs& args, const Tensor& like) {
+    const int64_t tokens = args.images * encoder_blocks(args.count) * kEncoderBlock;
+    return new_tensor(like, {tokens * kEncoderFloats}, ScalarType::Float);
+  }
 
   static void run(const AggregateArgs& args, const Tensor&) {
     const Kernels& kernels = best_kernels();
@@ -82,6 +86,16 @@ struct CpuBackend {
     in_parallel(
         args.images, args.clusters * (args.points + 2 * args.bins),
         [&](int64_t begin, int64_t end) { best_kernels().anchor_images(args, begin, end); });
+  }
+
+  static void run(const EncoderArgs& args, const Tensor&) {
+    // Some 30 multiplications and additions a nanosecond.
+    const int64_t cost = kEncoderBlock * (EncoderLayer::kSize + 2 * kTokenDim * args.count) / 30;
+    for (int64_t step = 0; step <= args.layers; ++step) {
+      in_parallel(args.images * encoder_blocks(args.count), cost, [&](int64_t begin, int64_t end) {
+        best_kernels().encode_blocks(args, step, begin, end);
+      });
+    }
   }
 
   static void run(const LightnessArgs& args, const Tensor&) {

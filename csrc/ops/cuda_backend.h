@@ -58,6 +58,10 @@ struct CudaBackend {
     return new_tensor(points, {points.size(0), points.size(1)}, points.scalar_type());
   }
 
+  static Tensor encoder_scratch(const EncoderArgs& args, const Tensor& like) {
+    return new_tensor(like, {encoder_workspace(args)}, ScalarType::Byte);
+  }
+
   static void run(const AggregateArgs& args, const Tensor& on) {
     launch(launch_aggregate, args, on, "sp_pool");
   }
@@ -75,6 +79,9 @@ struct CudaBackend {
   }
   static void run(const AnchorArgs& args, const Tensor& on) {
     launch(launch_anchors, args, on, "anchors");
+  }
+  static void run(const EncoderArgs& args, const Tensor& on) {
+    launch(launch_encoder, args, on, "encoder");
   }
   static void run(const LightnessArgs& args, const Tensor& on) {
     launch(launch_lightness, args, on, "rgb_to_l");

@@ -3,8 +3,8 @@
 //
 // A backend runs the kernels: `run(args, tensor)` for each struct of args.h, where `tensor` is on
 // the device of all the others; `readable(features)`, in a layout that its kernels know;
-// `check_init`, as far as it can look at indices; `workspace(args, like)` for K-Means and
-// `init_scratch(points)` for its seeding.
+// `check_init`, as far as it can look at indices; `workspace(args, like)` for K-Means,
+// `init_scratch(points)` for its seeding and `encoder_scratch(args, like)`.
 #pragma once
 
 #include <string>
@@ -184,6 +184,38 @@ class Ops {
     return {anchors, colors};
   }
 
+  static Tensor encoder(const Tensor& tokens, const Tensor& position, const Tensor& weights) {
+    DISCO_FAST_CHECK(tokens.dim() == 3 && tokens.size(2) == kTokenDim && tokens.numel() > 0,
+                     "encoder: tokens must be [N,P,", kTokenDim, "]");
+    DISCO_FAST_CHECK(position.dim() == 3 && position.size(0) == 1 &&
+                         position.size(1) == tokens.size(1) && position.size(2) == kTokenDim,
+                     "encoder: position must be [1,P,", kTokenDim, "]");
+    DISCO_FAST_CHECK(
+        weights.dim() == 2 && weights.size(0) > 0 && weights.size(1) == EncoderLayer::kSize,
+        "encoder: weights must be [L,", EncoderLayer::kSize, "], L at least 1");
+    DISCO_FAST_CHECK(tokens.scalar_type() == ScalarType::Float &&
+                         position.scalar_type() == ScalarType::Float &&
+                         weights.scalar_type() == ScalarType::Float,
+                     "encoder: tokens, position and weights must be fp32");
+    const Tensor input = torch::stable::contiguous(tokens);
+    const Tensor place = torch::stable::contiguous(position);
+    const Tensor layers = aligned(torch::stable::contiguous(weights));
+    const Tensor result =
+        new_tensor(input, {input.size(0), input.size(1), input.size(2)}, ScalarType::Float);
+    EncoderArgs args = {input.size(0),
+                        input.size(1),
+                        layers.size(0),
+                        static_cast<const float*>(input.const_data_ptr()),
+                        static_cast<const float*>(place.const_data_ptr()),
+                        static_cast<const float*>(layers.const_data_ptr()),
+                        nullptr,
+                        data<float>(result)};
+    const Tensor workspace = Backend::encoder_scratch(args, input);
+    args.workspace = static_cast<float*>(workspace.mutable_data_ptr());
+    Backend::run(args, input);
+    return result;
+  }
+
   static Tensor rgb_to_l(const Tensor& image) {
     const bool bytes = image.scalar_type() == ScalarType::Byte;
     DISCO_FAST_CHECK(image.dim() == 4 && (image.size(1) == 1 || image.size(1) == 3),
@@ -231,6 +263,7 @@ class Ops {
     m.impl("select_anchors", TORCH_BOX(&Ops::select_anchors));
     m.impl("anchor_bins", TORCH_BOX(&Ops::anchor_bins));
     m.impl("choose_anchors", TORCH_BOX(&Ops::choose_anchors));
+    m.impl("encoder", TORCH_BOX(&Ops::encoder));
     m.impl("rgb_to_l", TORCH_BOX(&Ops::rgb_to_l));
     m.impl("lab_to_rgb", TORCH_BOX(&Ops::lab_to_rgb));
   }

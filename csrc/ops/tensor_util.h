@@ -55,6 +55,12 @@ inline bool is_channels_last(const Tensor& t) {
   return last && !t.is_contiguous();
 }
 
+// A contiguous tensor at an address that vectors of 16 bytes can be read from.
+inline Tensor aligned(const Tensor& t) {
+  const bool fits = reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
+  return fits ? t : torch::stable::clone(t);
+}
+
 template <class T>
 T* data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());

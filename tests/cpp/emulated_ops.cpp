@@ -10,6 +10,7 @@ cudaStream_t current_stream(int) { return nullptr; }
 namespace {
 
 void set_order(int64_t order) { emu::set_order(static_cast<emu::Order>(order)); }
+void set_multiprocessors(int64_t count) { emu::set_multiprocessors(int(count)); }
 void set_shared_memory_limit(int64_t bytes) { emu::set_shared_memory_limit(size_t(bytes)); }
 
 }  // namespace
@@ -17,6 +18,7 @@ void set_shared_memory_limit(int64_t bytes) { emu::set_shared_memory_limit(size_
 
 STABLE_TORCH_LIBRARY_FRAGMENT(disco_fast_emulated, m) {
   m.def("_set_order(int order) -> ()");
+  m.def("_set_multiprocessors(int count) -> ()");
   m.def("_set_shared_memory_limit(int bytes) -> ()");
 }
 
@@ -26,5 +28,6 @@ STABLE_TORCH_LIBRARY_IMPL(disco_fast_emulated, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(disco_fast_emulated, CompositeExplicitAutograd, m) {
   m.impl("_set_order", TORCH_BOX(&disco_fast::set_order));
+  m.impl("_set_multiprocessors", TORCH_BOX(&disco_fast::set_multiprocessors));
   m.impl("_set_shared_memory_limit", TORCH_BOX(&disco_fast::set_shared_memory_limit));
 }

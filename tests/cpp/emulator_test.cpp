@@ -2,7 +2,8 @@
 //   g++ -std=c++20 -O1 -g -I csrc/emu tests/cpp/emulator_test.cpp csrc/emu/*.cpp -o t && ./t
 // also with -fsanitize=thread and with -fsanitize=address,undefined. With an argument it runs one
 // wrong kernel, for the sanitizer to report: race-shared, race-warps, race-shuffle, race-blocks,
-// race-far (thread), overrun (address), misaligned (undefined). "time" prints what switches cost.
+// race-far, race-grid (thread), overrun (address), misaligned (undefined). "time" prints what
+// switches cost.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -38,6 +39,16 @@ cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Pa
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_cooperative(dim3 grid, dim3 block, size_t shared_bytes,
+                               void (*kernel)(Parameters...), Arguments... arguments) {
+  cudaLaunchAttribute cooperative = {};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  const cudaLaunchConfig_t config = {grid, block, shared_bytes, nullptr, &cooperative, 1};
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
@@ -322,6 +333,71 @@ void test_block_votes() {
   emu::set_order(emu::Order::kAscending);
 }
 
+// ---- Cooperative grids: blocks that wait for one another.
+
+__device__ void wait_for_grid(unsigned* arrived, unsigned wanted) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(arrived, 1u);
+    while (atomicAdd(arrived, 0u) < wanted) __nanosleep(32);
+    __threadfence();
+  }
+  __syncthreads();
+}
+
+// Each block passes what it holds in shared memory on to the next, several times over.
+__global__ void pass_on(int* held, unsigned* arrived, int rounds) {
+  int* const own = reinterpret_cast<int*>(emu::dynamic_shared_memory());
+  const int thread = threadIdx.x, threads = blockDim.x, next = (blockIdx.x + 1) % gridDim.x;
+  own[thread] = blockIdx.x * threads + thread;
+  for (int round = 0; round < rounds; ++round) {
+    held[next * threads + thread] = own[thread];
+    wait_for_grid(arrived, (2 * round + 1) * gridDim.x);
+    own[thread] = held[blockIdx.x * threads + threads - 1 - thread];
+    wait_for_grid(arrived, (2 * round + 2) * gridDim.x);
+  }
+  held[blockIdx.x * threads + thread] = own[thread];
+}
+
+void test_cooperative_grid() {
+  constexpr int kThreads = 70;
+  for (emu::Order order : kOrders) {
+    emu::set_order(order);
+    for (int blocks : {1, 3, 4}) {
+      std::vector<int> held(blocks * kThreads);
+      unsigned arrived = 0;
+      expect_success(launch_cooperative(blocks, kThreads, kThreads * sizeof(int), pass_on,
+                                        held.data(), &arrived, 3),
+                     "cooperative grid");
+      for (int i = 0; i < blocks * kThreads; ++i) {
+        const int from = (i / kThreads + 3 * (blocks - 1)) % blocks;
+        expect(held[i] == from * kThreads + kThreads - 1 - i % kThreads, "cooperative grid");
+      }
+    }
+  }
+  emu::set_order(emu::Order::kAscending);
+}
+
+void test_cooperative_limits() {
+  unsigned arrived = 0;
+  const auto launched = [&](int blocks) {
+    return launch_cooperative(blocks, 1, 0, pass_on, static_cast<int*>(nullptr), &arrived, 0);
+  };
+  expect(launched(5) == cudaErrorCooperativeLaunchTooLarge, "too large");
+  emu::set_multiprocessors(5);
+  int held[5] = {};
+  expect(launch_cooperative(5, 1, sizeof(int), pass_on, held, &arrived, 1) == cudaSuccess,
+         "more processors");
+  emu::set_multiprocessors(4);
+  int blocks = -1;
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, pass_on, 64, 48 << 10);
+  expect(blocks == 1, "one block on each");
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, pass_on, 64, (48 << 10) + 1);
+  expect(blocks == 0, "none with more memory than allowed");
+  cudaGetLastError();
+}
+
 __global__ void neighbors_in_warp(int* values) {
   __shared__ int shared[64];
   const int thread = threadIdx.x;
@@ -376,6 +452,11 @@ __global__ void mix_barriers() {
 __global__ void only_block_2_fails() {
   if (blockIdx.y == 2 && threadIdx.y == 1) return;
   __syncthreads();
+}
+
+__global__ void wait_for_nobody(unsigned* arrived) {
+  if (blockIdx.x == 0) return;
+  wait_for_grid(arrived, gridDim.x);
 }
 
 template <typename... Parameters, typename... Arguments>
@@ -434,6 +515,20 @@ void test_failures() {
       up, 1, 64, mix_barriers);
 }
 
+void test_endless_waits() {
+  const std::string words = "waits in a loop with __nanosleep() for what nobody does";
+  for (const bool cooperative : {false, true}) {
+    unsigned arrived = 0;
+    const cudaError_t error = cooperative ? launch_cooperative(3, 40, 0, wait_for_nobody, &arrived)
+                                          : launch(3, 40, 0, wait_for_nobody, &arrived);
+    const std::string message = cudaGetErrorString(error);
+    expect(error == cudaErrorLaunchFailure && message.ends_with(words), "said: " + message);
+    cudaGetLastError();
+    test_sum<float>(2, 256, "after an endless wait");
+    test_cooperative_grid();
+  }
+}
+
 // ---- Launches that are refused.
 
 __global__ void nothing() {}
@@ -472,8 +567,10 @@ void test_refusals() {
   emu::set_shared_memory_limit(232448);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
   expect(bytes == 232448, "limit");
-  cudaLaunchConfig_t clusters = {1, 1, 0, nullptr, nullptr, 1};
-  expect(cudaLaunchKernelEx(&clusters, nothing) == cudaErrorInvalidValue, "no launch attributes");
+  cudaLaunchAttribute clusters = {};
+  clusters.id = cudaLaunchAttributeClusterDimension;
+  const cudaLaunchConfig_t config = {1, 1, 0, nullptr, &clusters, 1};
+  expect(cudaLaunchKernelEx(&config, nothing) == cudaErrorInvalidValue, "no clusters");
   cudaGetLastError();
 }
 
@@ -482,7 +579,7 @@ void test_device() {
   expect(cudaGetDevice(&value) == cudaSuccess && value == 0, "device");
   expect(cudaSetDevice(0) == cudaSuccess && cudaSetDevice(1) != cudaSuccess, "one device");
   cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, 0);
-  expect(value == 132, "processors");
+  expect(value == 4, "processors");
   cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, 0);
   expect(value == 9, "capability");
   expect(cudaDriverGetVersion(&value) == cudaSuccess && value >= 12000, "version");
@@ -647,6 +744,18 @@ __global__ void misaligned(const float* in, float4* out) {
   *out = *reinterpret_cast<const float4*>(in + 1);
 }
 
+// The barrier of a grid without its fences.
+__global__ void race_grid(int* out, unsigned* arrived) {
+  if (threadIdx.x == 0) out[blockIdx.x] = 1;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    atomicAdd(arrived, 1u);
+    while (atomicAdd(arrived, 0u) < gridDim.x) __nanosleep(32);
+  }
+  __syncthreads();
+  out[10 + blockIdx.x] = out[(blockIdx.x + 1) % gridDim.x];
+}
+
 int run_wrong(const std::string& name) {
   std::vector<int> out(64);
   alignas(16) float floats[8] = {};
@@ -656,6 +765,8 @@ int run_wrong(const std::string& name) {
   if (name == "race-blocks") launch(2, 64, 0, race_blocks, out.data());
   for (int i = 0; name == "race-far" && i < 2; ++i) launch(4, 64, 0, race_far, out.data());
   if (name == "race-shuffle") launch(1, 64, 64 * sizeof(int), race_shuffle, out.data());
+  unsigned arrived = 0;
+  if (name == "race-grid") launch_cooperative(3, 1, 0, race_grid, out.data(), &arrived);
   if (name == "overrun") launch(1, 64, 64 * sizeof(int), overrun, out.data());
   if (name == "misaligned") launch(1, 1, 0, misaligned, floats, &vector);
   std::printf("%s: ran to its end\n", name.c_str());
@@ -717,7 +828,10 @@ int main(int count, char** arguments) {
   test_fence();
   test_block_votes();
   test_warp_barrier();
+  test_cooperative_grid();
+  test_cooperative_limits();
   test_failures();
+  test_endless_waits();
   test_refusals();
   test_device();
   test_halves();

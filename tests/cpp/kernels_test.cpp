@@ -4,6 +4,7 @@
 // of the emulated GPU are found.
 #include "cpu/kernels.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -34,6 +35,7 @@ class Backend {
   virtual void run(const KMeansArgs& args) const = 0;
   virtual void run(const KMeansInitArgs& args) const = 0;
   virtual void run(const AnchorArgs& args) const = 0;
+  virtual void run(const EncoderArgs& args) const = 0;
   virtual void run(const LightnessArgs& args) const = 0;
   virtual void run(const RgbArgs& args) const = 0;
   const std::string name;
@@ -70,6 +72,16 @@ class CpuBackend : public Backend {
   void run(const AnchorArgs& args) const override {
     halves(kernels_.anchor_images, args, args.images);
   }
+  void run(const EncoderArgs& args) const override {
+    const int64_t blocks = args.images * encoder_blocks(args.count);
+    std::vector<float> workspace(size_t(blocks * kEncoderBlock * kEncoderFloats));
+    EncoderArgs with_workspace = args;
+    with_workspace.workspace = workspace.data();
+    for (int64_t step = 0; step <= args.layers; ++step) {
+      kernels_.encode_blocks(with_workspace, step, 0, blocks / 3);
+      kernels_.encode_blocks(with_workspace, step, blocks / 3, blocks);
+    }
+  }
   void run(const LightnessArgs& args) const override {
     halves(kernels_.lightness_pixels, args, args.images * args.pixels);
   }
@@ -87,11 +99,17 @@ class CpuBackend : public Backend {
   const Kernels& kernels_;
 };
 
+// Shared memory: with little, points come in tiles and K-Means works in L2.
+constexpr size_t kMuch = 227 << 10, kLittle = 6 << 10;
+
 // The CUDA kernels and their launchers on the emulated GPU.
 class EmulatedBackend : public Backend {
  public:
-  EmulatedBackend(std::string name, emu::Order order, size_t shared_memory)
-      : Backend(std::move(name)), order_(order), shared_memory_(shared_memory) {}
+  EmulatedBackend(std::string name, emu::Order order, size_t shared_memory, int multiprocessors)
+      : Backend(std::move(name)),
+        order_(order),
+        shared_memory_(shared_memory),
+        multiprocessors_(multiprocessors) {}
 
   void run(const AggregateArgs& args) const override { launch(launch_aggregate, args); }
   void run(const DiffuseArgs& args) const override { launch(launch_diffuse, args); }
@@ -111,14 +129,22 @@ class EmulatedBackend : public Backend {
     launch(launch_kmeans_init, with_scratch);
   }
   void run(const AnchorArgs& args) const override { launch(launch_anchors, args); }
+  void run(const EncoderArgs& args) const override {
+    std::vector<float> workspace(size_t(encoder_workspace(args)) / sizeof(float));
+    EncoderArgs with_workspace = args;
+    with_workspace.workspace = workspace.data();
+    emu::set_multiprocessors(multiprocessors_);
+    launch(launch_encoder, with_workspace, kMuch);
+  }
   void run(const LightnessArgs& args) const override { launch(launch_lightness, args); }
   void run(const RgbArgs& args) const override { launch(launch_rgb, args); }
 
  private:
   template <class Args>
-  void launch(cudaError_t (*launcher)(const Args&, cudaStream_t), const Args& args) const {
+  void launch(cudaError_t (*launcher)(const Args&, cudaStream_t), const Args& args,
+              size_t least_memory = 0) const {
     emu::set_order(order_);
-    emu::set_shared_memory_limit(shared_memory_);
+    emu::set_shared_memory_limit(std::max(shared_memory_, least_memory));
     const cudaError_t error = launcher(args, nullptr);
     if (error == cudaSuccess) return;
     ++failures;
@@ -126,6 +152,7 @@ class EmulatedBackend : public Backend {
   }
   const emu::Order order_;
   const size_t shared_memory_;
+  const int multiprocessors_;
 };
 
 typedef std::vector<std::unique_ptr<Backend>> Backends;
@@ -142,15 +169,14 @@ Backends backends() {
     all.push_back(std::make_unique<CpuBackend>(avx512::kernels()));
   }
 #endif
-  constexpr size_t kMuch = 227 << 10, kLittle = 6 << 10;  // little: points in tiles, K-Means in L2
-  const auto add = [&](const char* name, emu::Order order, size_t shared_memory) {
-    all.push_back(std::make_unique<EmulatedBackend>(name, order, shared_memory));
+  const auto add = [&](const char* name, emu::Order order, size_t shared_memory, int processors) {
+    all.push_back(std::make_unique<EmulatedBackend>(name, order, shared_memory, processors));
   };
-  add("emulated", emu::Order::kAscending, kMuch);
-  add("emulated-little-memory", emu::Order::kAscending, kLittle);
+  add("emulated", emu::Order::kAscending, kMuch, 3);
+  add("emulated-small", emu::Order::kAscending, kLittle, 1);
 #if !defined(__SANITIZE_THREAD__)  // which finds races in any order, and is slow
-  add("emulated-descending", emu::Order::kDescending, kMuch);
-  add("emulated-shuffled", emu::Order::kShuffled, kMuch);
+  add("emulated-descending", emu::Order::kDescending, kMuch, 3);
+  add("emulated-shuffled", emu::Order::kShuffled, kMuch, 3);
 #endif
   return all;
 }
@@ -239,7 +265,7 @@ void compare(const char* what, Element e, double tolerance,
     const std::string where = std::string(what) + " " + backend->name;
     if (first.empty()) first = result;
     expect_close(where.c_str(), result, first, e, tolerance);
-    if (!is_emulated(*backend) || backend->name == "emulated-little-memory") continue;
+    if (!is_emulated(*backend) || backend->name == "emulated-small") continue;
     if (ascending.empty()) ascending = result;
     if (result != ascending) {
       std::printf("%s: depends on the order of the threads\n", where.c_str());
@@ -395,6 +421,25 @@ void color_case(Element e, int64_t height, int64_t width, int64_t ab_height, int
   });
 }
 
+void encoder_case(int64_t images, int64_t count, int64_t layers) {
+  const size_t size = size_t(images * count * kTokenDim), n = size_t(layers * EncoderLayer::kSize);
+  const Element e = Element::kFloat32;
+  const Bytes tokens = random_values(e, size, 10);
+  const Bytes position = random_values(e, size_t(count * kTokenDim), 11);
+  Bytes weights = random_values(e, n, 12);
+  for (size_t i = 0; i < n; ++i) {
+    const float centered = float(get(weights, e, i) - 0.5) / 4;  // sums stay of order 1
+    std::memcpy(weights.data() + i * sizeof(float), &centered, sizeof(float));
+  }
+  compare("encoder", e, 1e-5, [&](const Backend& backend) {
+    Bytes out(size * sizeof(float));
+    const auto floats = [](const Bytes& b) { return reinterpret_cast<const float*>(b.data()); };
+    backend.run(EncoderArgs{images, count, layers, floats(tokens), floats(position),
+                            floats(weights), nullptr, reinterpret_cast<float*>(out.data())});
+    return out;
+  });
+}
+
 }  // namespace
 
 // With an argument, only the part of that name.
@@ -430,6 +475,10 @@ int main(int count, char** arguments) {
       color_case(e, 1, 1, 1, 1);
       color_case(e, 5, 132, 5, 132);
     }
+  }
+  if (wanted("encoder")) {
+    encoder_case(1, 9, 2);   // a block for each tile of 4 tokens
+    encoder_case(2, 37, 1);  // several tiles for a block, several images for a group
   }
   for (const auto& backend : backends()) std::printf("%s ", backend->name.c_str());
   std::printf("%d failures\n", failures);
