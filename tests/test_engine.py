@@ -17,6 +17,7 @@ from disco_fast.engine.packing import PackedConvolution
 from disco_fast.engine.preparation import NAMES, prepare
 from disco_fast.engine.upsampling import MergedUpBlock, merged
 from disco_fast.model.refinenet import UpBlock
+from disco_fast.model.transformer import TokenEncoder
 
 # Like the golden files' (tests/test_golden.py): ab leaves 50 layers behind it.
 TOLERANCE = {"association": 1e-5, "color_tokens": 2e-4, "guided_tokens": 2e-4, "ab": 1e-3}
@@ -66,6 +67,7 @@ def test_each_rewrite_does_its_work():
     assert kinds(prepared.segnet, nn.BatchNorm2d) == 0
     assert kinds(prepared, nn.Upsample) == kinds(prepared, UpBlock) == 0
     assert kinds(prepared, MergedUpBlock) == 2
+    assert kinds(prepared, TokenEncoder) == 0
     unpacked = Engine(network, "fp32", without=["packing"]).network
     assert kinds(unpacked.repnet, nn.ConvTranspose2d) == 3
     if torch.backends.mkldnn.is_available() and platform.machine() == "x86_64":

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..model import DISCO
 from .branches import extract_side_by_side
+from .encoders import encode_at_once
 from .folding import fold_batch_norm, fold_spectral_norm
 from .packing import pack_convolutions
 from .precision import set_formats
@@ -28,6 +29,7 @@ REWRITES: dict[str, Callable[[DISCO], None]] = {
     "color look-up": look_colors_up,
     "guided logits": leave_guided_logits_out,
     "positions": remember_positions,
+    "encoders": encode_at_once,
     "branches": extract_side_by_side,
 }
 

@@ -1,6 +1,8 @@
 """The sizes that every part of the network shares."""
 
-TOKEN_DIM = 64  # width of a superpixel's token; independent of the network's width
+from ..reference import ENCODER_DIM
+
+TOKEN_DIM = ENCODER_DIM  # width of a superpixel's token; independent of the network's width
 STRIDE = 16  # the deepest network halves the picture four times
 
 
