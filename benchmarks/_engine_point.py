@@ -14,6 +14,7 @@ import _photographs
 import torch
 from _measure import Report, seconds, summary
 
+import disco_fast
 from disco_fast import Colorizer
 from disco_fast.checkpoints import load_checkpoint
 from disco_fast.engine import Engine
@@ -99,6 +100,8 @@ MEASUREMENTS: dict[str, Callable[..., Report]] = {"sweep": sweep, "picture": pic
 def main() -> None:
     settings = json.loads(sys.argv[1])
     measure = MEASUREMENTS[settings.pop("measure")]
+    if settings.pop("keep_memory"):
+        disco_fast.keep_memory()
     if threads := settings.pop("threads"):
         torch.set_num_threads(threads)
     device = torch.device(settings.pop("device"))

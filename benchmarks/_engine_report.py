@@ -125,15 +125,16 @@ def progress(point: Report) -> str:
     )
 
 
-def _place(point: Report) -> tuple[int, int, int]:
-    return point["batch"], point["size"], point["threads"]
+def _place(point: Report) -> tuple[int, int, int, bool]:
+    return point["batch"], point["size"], point["threads"], point["keep_memory"]
 
 
-def _where(place: tuple[int, int, int], report: Report) -> str:
-    batch, size, threads = place
+def _where(place: tuple[int, int, int, bool], report: Report) -> str:
+    batch, size, threads, kept = place
     usual = threads in (0, report["context"]["threads"])
     count = "" if usual else f", {threads} thread{'s' * (threads > 1)}"
-    return f"{batch} of {size}x{size}{count}"
+    back = "" if kept else ", memory handed back"
+    return f"{batch} of {size}x{size}{count}{back}"
 
 
 def _costs(point: Report | None) -> list[str]:
@@ -204,5 +205,5 @@ def one_size(report: Report) -> list[Report]:
 
 
 def _usual(point: Report, report: Report) -> bool:
-    """Whether it has as many threads as torch takes."""
-    return point["threads"] in (0, report["context"]["threads"])
+    """Whether it has as many threads as torch takes, and keeps its memory."""
+    return point["keep_memory"] and point["threads"] in (0, report["context"]["threads"])

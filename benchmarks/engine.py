@@ -56,18 +56,23 @@ POINT = Path(__file__).parent / "_engine_point.py"
 
 @dataclass(frozen=True)
 class Point:
-    """Where the engine is measured; on a GPU `threads` is 0."""
+    """Where the engine is measured; on a GPU `threads` is 0.
+
+    `keep_memory`: whether the process does (`disco_fast.keep_memory`), as the command line does.
+    """
 
     precision: str
     batch: int
     size: int
     threads: int
+    keep_memory: bool = True
 
 
 def points(a: argparse.Namespace) -> list[Point]:
     """Batches at 256x256, sizes of one picture, and both with as many threads as torch takes.
 
-    Then other numbers of threads for one picture of 256x256.
+    Then other numbers of threads for one picture of 256x256, and on a CPU the smallest and the
+    largest size in a process that hands its memory back.
     """
     threads = torch.get_num_threads() if a.device.type == "cpu" else 0
     found = []
@@ -75,6 +80,9 @@ def points(a: argparse.Namespace) -> list[Point]:
         found += [Point(precision, batch, SIZE, threads) for batch in a.batches]
         found += [Point(precision, 1, size, threads) for size in a.sizes]
         found += [Point(precision, 1, SIZE, count) for count in a.threads]
+        if threads and a.sizes:
+            ends = min(a.sizes), max(a.sizes)
+            found += [Point(precision, 1, size, threads, keep_memory=False) for size in ends]
     return list(dict.fromkeys(found))
 
 
@@ -95,7 +103,7 @@ def sweep(a: argparse.Namespace, checkpoint: Path) -> Iterator[Report]:
 def pictures(a: argparse.Namespace, checkpoint: Path) -> Iterator[Report]:
     """Memory for one picture, in every precision."""
     for precision in a.precisions:
-        settings = {"precision": precision, "size": SIZE}
+        settings = {"precision": precision, "size": SIZE, "keep_memory": False}
         yield settings | _apart("picture", a.device, checkpoint, threads=0, **settings)
 
 

@@ -10,6 +10,7 @@ native library.
 from ._version import __version__
 from .checkpoints import CheckpointError, load_checkpoint
 from .colorizer import Colorizer, colorize
+from .memory import keep_memory
 from .model import DISCO, DISCOOutput
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "DISCOOutput",
     "__version__",
     "colorize",
+    "keep_memory",
     "load_checkpoint",
 ]

@@ -23,6 +23,7 @@ from .download import OFFICIAL, DownloadError, cache_folder, download, file_sha2
 from .engine import precision
 from .engine.batching import enough
 from .image_files import SUFFIXES, ImageFileError, Picture, read_image, write_image
+from .memory import keep_memory
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: all done, some of it failed, nothing was begun, Ctrl-C."""
@@ -236,6 +237,7 @@ def _to_pixels(image: torch.Tensor, dtype: np.dtype) -> np.ndarray:
 
 
 def _run_colorize(arguments: argparse.Namespace) -> int:
+    keep_memory()
     options = _colorize_options(arguments)
     jobs = plan(arguments.paths, arguments.output, arguments.variants, arguments.overwrite)
     colorizer = _open_colorizer(arguments)

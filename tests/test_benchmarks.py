@@ -217,7 +217,8 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
 def test_engine_reports_points_memory_and_rivals(costs: tuple[str, dict]) -> None:
     printed, report = costs
     assert report["what"] == "engine"
-    assert [(p["batch"], p["size"]) for p in report["points"]] == [(1, 64)]
+    kept = [(p["batch"], p["size"], p["keep_memory"]) for p in report["points"]]
+    assert kept == [(1, 64, True), (1, 64, False)]
     for point in report["points"]:
         assert point["precision"] == "fp32"
         assert_times(point["time"], point["time"]["runs"])
@@ -229,6 +230,7 @@ def test_engine_reports_points_memory_and_rivals(costs: tuple[str, dict]) -> Non
     assert report["left_out"] == {}
     assert "| published path fp32 | - |" in printed
     assert "| 1 of 64x64 | " in printed
+    assert "| 1 of 64x64, memory handed back | " in printed
 
 
 @pytest.mark.skipif(not _engine_point.STATUS.is_file(), reason="memory is read as Linux tells it")
@@ -259,8 +261,9 @@ def test_engine_bars_and_ratios_follow_from_the_times(costs: tuple[str, dict]) -
     assert "bf16 2.00x (wanted 2.6x: missed), fp32 1.60x (wanted 1.25x: met)." in text
     assert text.count("no such package") == 1
     threads = report["context"]["threads"]
-    small = made("", "fp32", 500) | {"batch": 1, "threads": threads, "peak_memory_mb": 690.0}
-    large = made("", "fp32", 8800) | {"batch": 1, "threads": threads, "peak_memory_mb": None}
+    usual = {"batch": 1, "threads": threads, "keep_memory": True}
+    small = made("", "fp32", 500) | usual | {"peak_memory_mb": 690.0}
+    large = made("", "fp32", 8800) | usual | {"peak_memory_mb": None}
     text = _engine_report.sweep(
         [report | {"points": [small, large | {"size": 1024}], "picture": [small]}]
     )
@@ -273,6 +276,7 @@ def test_sweeps_share_their_points() -> None:
     few = "--device cpu --batches 1 4 --sizes 256 512 --threads 3 --precisions bf16"
     usual = torch.get_num_threads()
     expected = [(1, 256, usual), (4, 256, usual), (1, 512, usual), (1, 256, 3)]
+    expected += [(1, 256, usual, False), (1, 512, usual, False)]
     found = engine.points(engine.arguments(few.split()))
     assert found == [engine.Point("bf16", *place) for place in expected]
 
