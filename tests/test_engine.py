@@ -89,10 +89,21 @@ def test_each_rewrite_does_its_work():
 def test_the_network_given_is_not_changed():
     network = random_network(0.25)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    Engine(network, "bf16")
+    Engine(network, "bf16")(picture(1))
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("names", [[], list(NAMES)], ids=["prepared", "plain"])
+def test_the_engine_does_not_change_with_the_network_given(names: list[str]):
+    network, gray = random_network(0.25), picture(1)
+    engine = Engine(network, "fp32", without=names)
+    before = engine(gray).ab
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    assert torch.equal(engine(gray).ab, before)
 
 
 class Chroma(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,12 @@ class Engine(nn.Module):
         super().__init__()
         self.device = torch.device("cpu" if device is None else device)
         self.precision = resolve(precision, self.device)
-        # Not copy.deepcopy, which refuses the weights that spectral norm computed in an earlier
-        # forward pass.
-        weights = {key: value.clone() for key, value in network.state_dict().items()}
-        self.network = assemble(weights, network.width, network.cell_size)
+        # Prepared on the given weights and copied afterwards: most are others by then.
+        given = network.state_dict()
+        self.network = assemble(given, network.width, network.cell_size)
         self.network.requires_grad_(False).to(self.device)
         prepare(self.network, self.precision, without)
+        _own(self.network, given)
         self._replays = Replays(self._chroma, CudaGraphs().capture)
 
     @torch.inference_mode()
@@ -96,3 +96,11 @@ class Engine(nn.Module):
         if self._replays.refusal:
             return f"step by step: {self._replays.refusal}"
         return "as CUDA graphs"
+
+
+def _own(network: DISCO, given: Mapping[str, Tensor]) -> None:
+    """Copy what a network still shares with given weights. In place."""
+    shared = {tensor.data_ptr() for tensor in given.values()}
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.layout == torch.strided and tensor.data_ptr() in shared:
+            tensor.data = tensor.data.clone()
