@@ -15,6 +15,7 @@ Cells = tuple[list[str], list[list[str]]]  # header, rows
 NONE = "-"
 NOT_MEASURED = "not measured"
 PIXEL_OPS = ("sp_pool", "sp_diffuse")  # those with bars of their own
+NETWORK_SIDE, NETWORK_BATCH = 256, 64
 LIBRARIES = ("flash_kmeans", "fast_pytorch_kmeans")
 FAILURES = ("wrong", "error", "skipped")
 COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -126,7 +127,28 @@ def bars(report: Report) -> list[Report]:
         made.append(_longest(name, _find(rows, op, one), 15))
     block = "anchor block"
     made.append(_longest(f"{block}, batch {few}", _find(rows, block, few), 200))
-    return [*made, _fastest(rows)]
+    return [*made, _fastest(rows), *_network_bars(report)]
+
+
+def _network_bars(report: Report) -> list[Report]:
+    """The whole network: one picture against the published path, many against the matrix rate."""
+    network, matrix = report.get("end_to_end", {}), report["ceilings"].get("matrix")
+    speed = share = None
+    if network:
+        speed = network["published"]["median"] / network["disco_fast"]["median"]
+    times = {
+        point["batch"]: point["time"]["median"] / 1e3
+        for point in report.get("engine", [])
+        if point["precision"] == "bf16" and point["size"] == NETWORK_SIDE
+    }
+    if network and matrix and NETWORK_BATCH in times:
+        rate = network["published_flop"] / times[NETWORK_BATCH]
+        share = 100 * rate / matrix["flop_per_second"]
+    many = f"whole network, batch {NETWORK_BATCH}, published operations, share of the matrix rate"
+    return [
+        _bar("published / disco_fast, whole network, one picture", speed, ">=", 40, "x"),
+        _bar(many, share, ">=", 50, "%"),
+    ]
 
 
 def _fastest(rows: Sequence[Report]) -> Report:

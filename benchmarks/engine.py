@@ -34,6 +34,7 @@ from torch import Tensor
 
 from disco_fast.checkpoints import random_network, save_checkpoint
 from disco_fast.engine import Engine
+from disco_fast.engine.graphs import settled
 from disco_fast.engine.precision import PRECISIONS, resolve
 from disco_fast.model import DISCO, DISCOOutput
 
@@ -199,7 +200,7 @@ class Contest:
         return [row | {"time": times[name]} for name, row in self._rows.items()]
 
     def _outputs(self, rival: _rivals.Forward) -> list:
-        with torch.inference_mode():
+        with torch.inference_mode(), settled(self._device):  # rivals without TF32 too
             return [rival(*inputs) for inputs in self._inputs[:VALIDATED]]
 
 

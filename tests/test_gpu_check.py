@@ -193,6 +193,16 @@ def made_report(rows: list[dict]) -> dict:
         "rows": [_gpu_report.derive(row, ceilings) for row in rows],
         "missing": [],
         "steps": {"build": {"ok": False, "seconds": 3.0, "note": "no compiler"}},
+        "end_to_end": {
+            "published": {"median": 90.0},
+            "disco_fast": {"median": 2.0},
+            "precision": "bf16",
+            "published_flop": 2.5e11,
+        },
+        "engine": [
+            {"precision": precision, "batch": batch, "size": 256, "time": {"median": ms}}
+            for precision, batch, ms in (("fp32", 64, 9.0), ("bf16", 1, 7.0), ("bf16", 64, 4.0))
+        ],
     }
     return report | {"bars": _gpu_report.bars(report)}
 
@@ -213,8 +223,8 @@ def verdicts(report: dict) -> list[bool | None]:
 def test_bars_are_judged() -> None:
     report = made_report(all_rows())
     values = [bar["value"] for bar in report["bars"]]
-    assert values == pytest.approx([59, 2, 80 / 59, 400, 500, 80, 50, 5, 16, 150, 3])
-    expected = [True, False, True, True, None, True, False, True, False, True, True]
+    assert values == pytest.approx([59, 2, 80 / 59, 400, 500, 80, 50, 5, 16, 150, 3, 45, 62.5])
+    expected = [True, False, True, True, None, True, False, True, False, True, True, True, True]
     assert verdicts(report) == expected
     assert report["bars"][0]["measured"] == "59.0 us"
     assert report["bars"][4]["wanted"] == "-"
@@ -225,7 +235,10 @@ def test_a_bar_that_was_not_measured_is_not_met() -> None:
     rows[0] = {k: v for k, v in rows[0].items() if k != "disco_fast"} | {"error": "no kernels"}
     rows[4] = {k: v for k, v in rows[4].items() if k != "disco_fast"} | {"wrong": "differs"}
     report = made_report(rows)
-    assert verdicts(report) == [True, None, True, None, None, True, False, None, False, True, None]
+    expected = [True, None, True, None, None, True, False, None, False, True, None, True, True]
+    assert verdicts(report) == expected
+    del report["engine"]
+    assert [bar["met"] for bar in _gpu_report.bars(report)][-2:] == [True, None]
     text = _gpu_report.text(report)
     assert "error: no kernels" in text
     assert "wrong: differs" in text

@@ -1,7 +1,8 @@
 """Which number format the convolutions run in.
 
 Whatever the precision, SPixNet, the color modeler, K-Means and everything else that picks anchors
-stay fp32, so that a precision changes colours a little but anchors hardly ever.
+compute in fp32. The features that they start from are rounded, and that can move an anchor: the
+README says how often.
 """
 
 from __future__ import annotations
