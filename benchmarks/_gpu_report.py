@@ -9,11 +9,11 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from _markdown import NONE, NOT_MEASURED, digits
+
 Report = dict[str, Any]
 Cells = tuple[list[str], list[list[str]]]  # header, rows
 
-NONE = "-"
-NOT_MEASURED = "not measured"
 PIXEL_OPS = ("sp_pool", "sp_diffuse")  # those with bars of their own
 NETWORK_SIDE, NETWORK_BATCH = 256, 64
 LIBRARIES = ("flash_kmeans", "fast_pytorch_kmeans")
@@ -24,11 +24,6 @@ COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-
-
-def digits(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.0f}" if value >= 99.5 else f"{value:#.3g}"
 
 
 # ---- Derived figures -----------------------------------------------------------------------------
@@ -135,7 +130,7 @@ def _network_bars(report: Report) -> list[Report]:
     network, matrix = report.get("end_to_end", {}), report["ceilings"].get("matrix")
     speed = share = None
     if network:
-        speed = network["published"]["median"] / network["disco_fast"]["median"]
+        speed = _quotient(network["published"]["median"], network["disco_fast"]["median"])
     times = {
         point["batch"]: point["time"]["median"] / 1e3
         for point in report.get("engine", [])

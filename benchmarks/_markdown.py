@@ -1,10 +1,15 @@
-"""Cells, tables and captions in Markdown, as every table of the README has them."""
+"""Cells, tables and captions in Markdown, as every table of the README has them.
+
+Plain figures in, plain text out: it imports no torch, for gpu_check.py does not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from _measure import Report
+if TYPE_CHECKING:
+    from _measure import Report
 
 NOT_MEASURED = "not measured"
 NONE = "-"
