@@ -32,6 +32,11 @@ def bin_centers(device: torch.device | str) -> Tensor:
     )
 
 
+def nearest_bins(ab: Tensor) -> Tensor:
+    """[...,2] ab to [...] int64, the bin whose center is nearest; the first of two alike."""
+    return torch.cdist(ab.float(), bin_centers(ab.device)).argmin(dim=-1)
+
+
 def normalize_lightness(lightness: Tensor) -> Tensor:
     """L in 0..100 to the network's input, (L - 50) / 50."""
     return (lightness - 50) / 50

@@ -580,6 +580,6 @@ def lab_to_rgb(lightness: Tensor, ab: Tensor, to_uint8: bool) -> Tensor:
     xyz = torch.where(f > threshold, f**3, (f - 16 / 116) / 7.787)
     xyz = xyz * xyz.new_tensor(WHITE)[:, None, None]
     linear = torch.einsum("cx,nxhw->nchw", xyz.new_tensor(XYZ_TO_RGB), xyz).clamp(0, 1)
-    rgb = torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
-    rgb = rgb.clamp(0, 1)
+    power = linear.clamp(min=0.0031308) ** (1 / 2.4)  # kept off 0, where its gradient is infinite
+    rgb = torch.where(linear > 0.0031308, 1.055 * power - 0.055, 12.92 * linear).clamp(0, 1)
     return (rgb * 255).round().to(torch.uint8) if to_uint8 else rgb

@@ -62,6 +62,43 @@ class DISCOOutput:
     ab: Tensor
 
 
+@dataclass(frozen=True)
+class Superpixels:
+    """The first half of the network's work, which depends on the lightness alone.
+
+    Attributes:
+        association, pooled, association_sum, color_tokens: as in `DISCOOutput`.
+        size: [N,1,h,w], area under hard assignment in cells.
+        tokens: [N,P,64], `pooled` as rows.
+        position: [1,P,64], the position encoding of the grid.
+    """
+
+    association: Tensor
+    pooled: Tensor
+    association_sum: Tensor
+    size: Tensor
+    tokens: Tensor
+    color_tokens: Tensor
+    position: Tensor
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The second half, which depends on the anchors too: M colourings.
+
+    Attributes:
+        anchor_mask: [M,P,1], one at anchors.
+        anchor_label: [M,P] int64, their bins; zero elsewhere.
+        guided_tokens: [M,P,64].
+        ab: [M,2,H,W], ab/110 in -1..1.
+    """
+
+    anchor_mask: Tensor
+    anchor_label: Tensor
+    guided_tokens: Tensor
+    ab: Tensor
+
+
 class DISCO(nn.Module):
     """The network of "Disentangled Image Colorization via Global Anchors" (ACM TOG 41(6), 2022).
 
@@ -123,35 +160,23 @@ class DISCO(nn.Module):
             ValueError: naming the argument that does not fit.
         """
         self._check(gray, n_anchors, kmeans_init, variants)
-        rows, columns = gray.shape[2] // self.cell_size, gray.shape[3] // self.cell_size
-        association, features, position = self._extract(gray, rows, columns)
-        pooled, association_sum, size = self.ops.sp_pool_with_size(
-            features, association, self.cell_size
-        )
-        del features  # the largest tensor, and no longer needed
-
-        tokens = pooled.flatten(2).transpose(1, 2).contiguous()
-        color_tokens = self.wildpath(tokens, position)
+        superpixels = self.superpixels(gray)
+        color_tokens = superpixels.color_tokens
         if kmeans_init is None:
             kmeans_init = self.ops.kmeans_init(color_tokens, n_anchors, seed, "k-means++")
         labels, centers, _ = self.ops.kmeans(color_tokens, kmeans_init, 20, 1e-4)
         anchors, bins, color_logits = self._choose(
-            color_tokens, labels, size.flatten(1), n_anchors, variants
+            color_tokens, labels, superpixels.size.flatten(1), n_anchors, variants
         )
-
-        def repeat(x: Tensor) -> Tensor:
-            return x if variants == 1 else x.repeat_interleave(variants, dim=0)
-
-        hints = self._hints(bins.flatten(0, 1), repeat(anchors), rows * columns)
-        guided_tokens = self.hintpath(self._embed(repeat(tokens), *hints), position)
-        guided_map = _as_map(guided_tokens, rows)
-        ab = self.enhanceNet(self._spread(guided_map, repeat(association), repeat(gray)))
-        mask, label = hints
+        chosen = anchors if variants == 1 else anchors.repeat_interleave(variants, dim=0)
+        generated = self.generate(gray, superpixels, chosen, bins.flatten(0, 1))
+        rows = superpixels.pooled.shape[2]
+        mask, label = generated.anchor_mask, generated.anchor_label
         return DISCOOutput(
-            association=association,
-            pooled=pooled,
-            association_sum=association_sum,
-            superpixel_size=size,
+            association=superpixels.association,
+            pooled=superpixels.pooled,
+            association_sum=superpixels.association_sum,
+            superpixel_size=superpixels.size,
             color_tokens=color_tokens,
             color_logits=None if color_logits is None else _as_map(color_logits, rows),
             kmeans_labels=labels,
@@ -159,10 +184,51 @@ class DISCO(nn.Module):
             anchor_index=anchors,
             anchor_mask=_as_map(mask, rows),
             anchor_colors=_as_map(mask * self._bin_centers[label] / AB_SCALE, rows),
-            guided_tokens=guided_tokens,
-            guided_logits=self._guided_logits(guided_tokens, rows),
-            ab=ab,
+            guided_tokens=generated.guided_tokens,
+            guided_logits=self._guided_logits(generated.guided_tokens, rows),
+            ab=generated.ab,
         )
+
+    def superpixels(self, gray: Tensor) -> Superpixels:
+        """The first half: superpixels, and what the color modeler makes of them.
+
+        Args:
+            gray: [N,1,H,W] as for `forward`.
+        """
+        rows, columns = gray.shape[2] // self.cell_size, gray.shape[3] // self.cell_size
+        association, features, position = self._extract(gray, rows, columns)
+        pooled, association_sum, size = self.ops.sp_pool_with_size(
+            features, association, self.cell_size
+        )
+        del features  # the largest tensor, and no longer needed
+        tokens = pooled.flatten(2).transpose(1, 2).contiguous()
+        color_tokens = self.wildpath(tokens, position)
+        return Superpixels(
+            association, pooled, association_sum, size, tokens, color_tokens, position
+        )
+
+    def generate(
+        self, gray: Tensor, superpixels: Superpixels, anchors: Tensor, bins: Tensor
+    ) -> Generated:
+        """The second half: spread the colours of given anchors over the picture.
+
+        Args:
+            gray: [N,1,H,W], as `superpixels` was made from.
+            superpixels: of N pictures.
+            anchors: [M,K] int64, distinct superpixels; M is N, or N*V for V colourings of each.
+            bins: [M,K] int64, their colours.
+        """
+        variants = len(bins) // len(gray)
+
+        def repeat(x: Tensor) -> Tensor:
+            return x if variants == 1 else x.repeat_interleave(variants, dim=0)
+
+        tokens = repeat(superpixels.tokens)
+        mask, label = self._hints(bins, anchors, tokens.shape[1])
+        guided = self.hintpath(self._embed(tokens, mask, label), superpixels.position)
+        guided_map = _as_map(guided, superpixels.pooled.shape[2])
+        pixels = self._spread(guided_map, repeat(superpixels.association), repeat(gray))
+        return Generated(mask, label, guided, self.enhanceNet(pixels))
 
     # The steps below are those that a prepared network does in another way (engine/).
 

@@ -1,0 +1,116 @@
+"""A collection of colour photographs, to train on and to evaluate with: a folder or tar shards."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .image_files import SUFFIXES, ImageFileError
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a photograph's bytes are: a whole file, or a part of a tar shard."""
+
+    file: Path
+    name: str
+    start: int = 0
+    length: int = -1  # to the end
+
+
+class Photographs:
+    """The photographs below a path, in a fixed order: by shard or folder, then by name.
+
+    Args:
+        path: a picture, a folder of pictures (folders below included, hidden ones not), a tar
+            shard (WebDataset layout: pictures among other members of a sample), or a folder of
+            such shards. Shards are read in place and not unpacked.
+
+    Raises:
+        FileNotFoundError: there is no such path, or no picture in it.
+        ImageFileError: a shard is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"photographs: there is no {path}")
+        self._places = sorted(_places(path), key=lambda place: (place.file.parent, place.name))
+        if not self._places:
+            raise FileNotFoundError(f"photographs: no picture ({' '.join(SUFFIXES)}) in {path}")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def name(self, index: int) -> str:
+        """The photograph's file name, without the folder or shard that it is in."""
+        return self._places[index].name
+
+    def read(self, index: int) -> np.ndarray:
+        """The photograph, (H, W, 3) uint8 RGB; 16 bits, transparency and EXIF are not looked at.
+
+        Raises:
+            ImageFileError: it cannot be read or decoded.
+        """
+        place = self._places[index]
+        try:
+            with open(place.file, "rb") as file:
+                file.seek(place.start)
+                data = np.frombuffer(file.read(place.length), np.uint8)
+            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        except (OSError, cv2.error) as error:
+            raise ImageFileError(f"{place.file}: {place.name}: {error}") from error
+        if pixels is None:
+            raise ImageFileError(f"{place.file}: {place.name}: not a picture, or damaged")
+        return pixels
+
+
+def middle_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The largest square in the middle of a picture (H, W, C), resized to (size, size, C)."""
+    side = min(pixels.shape[:2])
+    top, left = ((length - side) // 2 for length in pixels.shape[:2])
+    return resized(pixels[top : top + side, left : left + side], size)
+
+
+def resized(square: np.ndarray, size: int) -> np.ndarray:
+    """A square picture at another size: by area where it shrinks, by cubic splines where it grows.
+
+    Training and evaluation both see pictures so.
+    """
+    method = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_CUBIC
+    return cv2.resize(np.ascontiguousarray(square), (size, size), interpolation=method)
+
+
+def to_lab(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as fp32 Lab: L 0-100, a and b in Lab units, white point D65."""
+    return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+
+def _places(path: Path) -> Iterator[_Place]:
+    if path.is_dir():
+        for parent, folders, names in os.walk(path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                if not name.startswith("."):
+                    yield from _places(Path(parent, name))
+    elif path.suffix.lower() == ".tar":
+        yield from _members(path)
+    elif path.suffix.lower() in SUFFIXES:
+        yield _Place(path, path.name)
+
+
+def _members(shard: Path) -> Iterator[_Place]:
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                name = Path(member.name)
+                if member.isfile() and name.suffix.lower() in SUFFIXES:
+                    yield _Place(shard, name.name, member.offset_data, member.size)
+    except (OSError, tarfile.TarError) as error:
+        raise ImageFileError(f"{shard}: not a complete tar file ({error})") from error
