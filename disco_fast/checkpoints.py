@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,19 +60,25 @@ def load_checkpoint(path: str | Path) -> DISCO:
     return assemble(wide, float(width), cell_size)
 
 
-def save_checkpoint(network: DISCO, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def save_checkpoint(
+    network: DISCO,
+    path: str | Path,
+    dtype: torch.dtype = torch.float32,
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """Write a network as safetensors, whole or not at all.
 
     Args:
         network: its floating tensors are stored in `dtype`, its counters as they are.
         path: the file; replaced if it exists.
         dtype: torch.float16 halves the file.
+        notes: kept in the file's metadata, such as how the network was trained.
     """
     state = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for key, value in network.state_dict().items()
     }
-    metadata = {"width": repr(network.width), "cell_size": str(network.cell_size)}
+    metadata = {**(notes or {}), "width": repr(network.width), "cell_size": str(network.cell_size)}
     with whole_file(path) as partial:
         partial.write_bytes(safetensors.torch.save(state, metadata))
 

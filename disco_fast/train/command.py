@@ -1,0 +1,255 @@
+"""``disco-fast train spixnet`` and ``disco-fast train colorizer``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import load_checkpoint
+from ..features import load_features
+from ..model import DISCO
+from ..photographs import Photographs
+from .losses import L1, Perceptual, color_prior, rebalancing
+from .processes import Processes, join, leave
+from .stages import ColorizerStage, SPixNetStage, Stage
+from .stream import Crops
+from .trainer import STATE, Schedule, Trainer
+from .watch import Watch
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_TERMS = {"vgg19": 5.0, "efficientnet-lite0": 5.0, "l1": 20.0}
+_INTERRUPTED = 130
+_PRIOR_PHOTOGRAPHS = 2000  # enough for the frequencies of 313 colours
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The command's arguments; defaults are the paper's (sections 4.4 and 5.1)."""
+    stages = command.add_subparsers(metavar="STAGE", dest="stage", required=True)
+    for name, purpose, batch, epochs in (
+        ("spixnet", "stage 1: superpixels, on equation 3", 256, 20),
+        ("colorizer", "stage 2: all the rest, on equations 4 and 5", 96, 60),
+    ):
+        stage = stages.add_parser(name, help=purpose, description=f"Training {purpose}.")
+        _common_arguments(stage, batch, epochs)
+        if name == "colorizer":
+            _colorizer_arguments(stage)
+
+
+def _common_arguments(stage: argparse.ArgumentParser, batch: int, epochs: float) -> None:
+    add = stage.add_argument
+    add("--data", type=Path, required=True, help="a folder of photographs or of tar shards")
+    add("--out", type=Path, required=True, help="the folder for state, weights, card and events")
+    add("--resume", action="store_true", help="go on exactly where OUT stopped")
+    add("--init", type=Path, metavar="FILE", help="weights to start from; default: random ones")
+    add("--width", type=float, default=1.0, help="of a network that starts from random; default 1")
+    add("--cell-size", type=int, default=16, help="likewise; default 16")
+    add("--hold-out", type=int, default=0, metavar="N", help="never train on the last N; default 0")
+    add("--first", type=int, metavar="N", help="train on the first N only; default: all")
+    add("--size", type=int, default=256, help="side of a crop; default 256")
+    add(
+        "--smallest-crop",
+        type=float,
+        default=0.6,
+        metavar="SHARE",
+        help="of a photograph's shorter side, before the crop is resized; default 0.6",
+    )
+    add("--batch", type=int, default=batch, help=f"crops of a step; default {batch}")
+    add("--epochs", type=float, default=epochs, help=f"fractions are fine; default {epochs}")
+    add("--learning-rate", type=float, default=2e-4, help="at the start; default 2e-4")
+    add("--final-learning-rate", type=float, default=2e-6, help="linear to it; default 2e-6")
+    add("--warmup", type=int, default=0, metavar="STEPS", help="rise from 0 at first; default 0")
+    add("--betas", type=float, nargs=2, default=(0.0, 0.9), help="of Adam; default 0 0.9")
+    add("--clip", type=float, default=5.0, help="largest norm of the gradient, 0 any; default 5")
+    add("--average", type=float, default=0.999, help="decay of averaged weights; default 0.999")
+    add("--seed", type=int, default=0, help="of all that is random; default 0")
+    add("--device", help="cpu or cuda; default: cuda if there is one")
+    add("--workers", type=int, default=2, help="processes that read photographs; default 2")
+    add("--save-every", type=float, default=10, metavar="MINUTES", help="default 10")
+    add("--max-minutes", type=float, default=math.inf, help="stop then, to be resumed")
+
+
+def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
+    add = stage.add_argument
+    add(
+        "--precision",
+        choices=tuple(_PRECISIONS),
+        default="fp32",
+        help="of backbone and RefineNet; default fp32",
+    )
+    add(
+        "--reconstruction",
+        type=_term,
+        nargs="+",
+        default=[("vgg19", _TERMS["vgg19"])],
+        metavar="NAME[:FACTOR]",
+        help="what RefineNet's output is compared by: vgg19, efficientnet-lite0 (features) or l1;"
+        " several add up; default vgg19:5, the paper's",
+    )
+    add("--balance", type=float, default=0.5, help="lambda of the class weights; default 0.5")
+    add("--anchors", type=int, nargs="+", default=[8], help="K, or fewest and most; default 8")
+    add(
+        "--cluster",
+        choices=("color", "feature", "both"),
+        default="color",
+        help="what places the anchors: true colours as in the paper, features as at inference, or"
+        " one of them for each batch; default color",
+    )
+    add("--dropout", type=float, default=0.1, help="in the encoders of tokens; default 0.1")
+
+
+def _term(text: str) -> tuple[str, float]:
+    name, _, factor = text.partition(":")
+    if name not in _TERMS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(_TERMS)}")
+    try:
+        return name, float(factor) if factor else _TERMS[name]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{factor!r} is not a number") from None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; 0 when finished or out of time, 130 when interrupted (the state is saved).
+
+    Raises:
+        ValueError, OSError: an argument does not fit; nothing was begun.
+        ImportError: the extra is not installed.
+    """
+    _check(arguments)
+    photographs = Photographs(arguments.data)
+    processes = join(arguments.device)
+    try:
+        return _train(arguments, photographs, processes)
+    finally:
+        leave(processes)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what does not fit, before any work is done."""
+
+    def need(name: str, fits: bool, expected: str) -> None:
+        if not fits:
+            got = getattr(arguments, name)
+            raise ValueError(f"--{name.replace('_', '-')}: expected {expected}, got {got}")
+
+    cell = arguments.cell_size
+    need("size", arguments.size >= 32 and arguments.size % max(16, cell) == 0, "multiples of 16")
+    need("smallest_crop", 0 < arguments.smallest_crop <= 1, "a share in (0, 1]")
+    need("batch", arguments.batch >= 1, "at least 1")
+    need("epochs", arguments.epochs > 0, "more than 0")
+    need("learning_rate", arguments.learning_rate > 0, "more than 0")
+    need("final_learning_rate", arguments.final_learning_rate >= 0, "at least 0")
+    need("average", 0 <= arguments.average < 1, "a decay in [0, 1)")
+    need("hold_out", arguments.hold_out >= 0, "at least 0")
+    need("first", arguments.first is None or arguments.first >= 1, "at least 1")
+    if arguments.stage == "colorizer":
+        need("init", arguments.init is not None, "the weights that stage 1 has trained")
+        need("balance", 0 < arguments.balance <= 1, "lambda in (0, 1]")
+        need("dropout", 0 <= arguments.dropout < 1, "a share in [0, 1)")
+        anchors = arguments.anchors
+        sound = len(anchors) <= 2 and 1 <= anchors[0] <= anchors[-1]
+        need("anchors", sound, "one number, or fewest and most")
+    state = arguments.out / STATE
+    need("resume", arguments.resume == state.exists(), _resume_wish(state))
+
+
+def _resume_wish(state: Path) -> str:
+    if state.exists():
+        return f"it, for {state} is there (or name another --out)"
+    return f"a training to go on with, but there is no {state}"
+
+
+def _train(arguments: argparse.Namespace, photographs: Photographs, processes: Processes) -> int:
+    if arguments.batch % processes.count:
+        raise ValueError(f"--batch: expected multiples of {processes.count} processes")
+    available = len(photographs) - arguments.hold_out
+    count = min(available, arguments.first or available)
+    if count < 1:
+        raise ValueError(
+            f"--hold-out: expected fewer than the {len(photographs)} photographs, got"
+            f" {arguments.hold_out}"
+        )
+    schedule = Schedule(
+        arguments.batch,
+        arguments.epochs,
+        arguments.learning_rate,
+        arguments.final_learning_rate,
+        arguments.warmup,
+        tuple(arguments.betas),
+        arguments.clip,
+        arguments.average,
+        arguments.seed,
+    )
+    torch.manual_seed(arguments.seed)  # of random weights
+    network = (
+        DISCO(arguments.width, arguments.cell_size)
+        if arguments.init is None
+        else load_checkpoint(arguments.init)
+    )
+    few = range(0, count, -(-count // _PRIOR_PHOTOGRAPHS))
+    stage = _stage(arguments, network, lambda: color_prior(photographs, few), processes.device.type)
+    crops = Crops(photographs, count, arguments.size, arguments.smallest_crop, arguments.seed)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    card = _card(arguments, network, count)
+    half = getattr(arguments, "precision", "fp32") == "fp16"
+    trainer = Trainer(
+        stage, crops, count, schedule, arguments.out, card, processes, arguments.workers, half
+    )
+    if arguments.resume:
+        trainer.resume()
+    with Watch(trainer, photographs, arguments.size, processes) as watch:
+        finished = trainer.run(
+            watch.should_stop(arguments.max_minutes),
+            arguments.save_every,
+            watch.report,
+            watch.show_samples,
+        )
+    if processes.first:
+        state = "finished" if finished else "stopped; --resume goes on"
+        print(f"disco-fast: {state}; step {trainer.step} of {trainer.steps} in {arguments.out}")
+    return watch.interrupted * _INTERRUPTED
+
+
+def _stage(
+    arguments: argparse.Namespace, network: DISCO, prior: Callable[[], Tensor], kind: str
+) -> Stage:
+    if arguments.stage == "spixnet":
+        return SPixNetStage(network)
+    dtype = _PRECISIONS[arguments.precision]
+    return ColorizerStage(
+        network,
+        rebalancing(prior(), arguments.balance),
+        {name: (_term_module(name), factor) for name, factor in arguments.reconstruction},
+        (arguments.anchors[0], arguments.anchors[-1]),
+        arguments.cluster,
+        arguments.dropout,
+        None if dtype is None else (kind, dtype),
+    )
+
+
+def _term_module(name: str) -> nn.Module:
+    return L1() if name == "l1" else Perceptual(load_features(name))
+
+
+_NOT_IN_CARD = {
+    *("data", "out", "init", "resume", "device", "workers", "save_every", "max_minutes"),
+    *("run", "stage", "first", "hold_out", "width", "cell_size"),
+}
+
+
+def _card(arguments: argparse.Namespace, network: DISCO, count: int) -> dict[str, Any]:
+    """What was trained, on what and how, without the places on this machine."""
+    chosen = {key: value for key, value in vars(arguments).items() if key not in _NOT_IN_CARD}
+    return {
+        **chosen,
+        "width": network.width,
+        "cell_size": network.cell_size,
+        "data": arguments.data.resolve().name,
+        "photographs": count,
+        "init": arguments.init and arguments.init.name,
+    }

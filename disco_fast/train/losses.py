@@ -1,0 +1,107 @@
+"""The losses of both stages: equations 3, 4 and 5."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops
+from ..color import AB_SCALE, BIN_SIZE, N_BINS, bin_centers, nearest_bins
+from ..features import FeatureNetwork
+from ..photographs import Photographs, resized, to_lab
+from ..reference import lab_to_rgb
+
+# Equation 3 as the published program weighs it: ten times the paper's, whose alpha is 3e-4.
+_COLOR_WEIGHT, _PLACE_WEIGHT = 10.0, 0.003
+# Equation 5: from the shallowest to the deepest of five layers.
+_LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+_PRIOR_SIDE = 10  # colours of a photograph that count for the prior, along each side
+_PRIOR_SPREAD = BIN_SIZE / 2  # standard deviation, in ab units, of the smoothing of the prior
+
+
+def superpixel_loss(chroma: Tensor, association: Tensor, cell_size: int) -> Tensor:
+    """Equation 3: what pooling and diffusing loses of the colours and of the pixels' places.
+
+    Args:
+        chroma: [N,2,H,W], ab/110.
+        association: [N,9,H,W].
+        cell_size: S.
+    """
+    rows, columns = chroma.shape[-2:]
+    y = torch.arange(rows, dtype=chroma.dtype, device=chroma.device)[:, None].expand(-1, columns)
+    x = torch.arange(columns, dtype=chroma.dtype, device=chroma.device).expand(rows, -1)
+    places = torch.stack([y, x]).expand(len(chroma), -1, -1, -1)
+    known = torch.cat([chroma, places], dim=1)
+    pooled, _ = ops.sp_pool(known, association, cell_size)
+    color, place = (ops.sp_diffuse(pooled, association, cell_size) - known).split(2, dim=1)
+    # The norm's gradient at 0 is 0, also where a pixel is met exactly.
+    distances = (torch.linalg.vector_norm(part, dim=1).mean() for part in (color, place))
+    color_loss, place_loss = distances
+    return _COLOR_WEIGHT * color_loss + _PLACE_WEIGHT / cell_size * place_loss
+
+
+def color_prior(photographs: Photographs, indices: range) -> Tensor:
+    """How often each colour bin occurs, [313] with sum 1, smoothed over neighbouring bins."""
+    counts = torch.zeros(N_BINS, dtype=torch.float64)
+    for index in indices:
+        pixels = photographs.read(index)
+        small = to_lab(resized(pixels, _PRIOR_SIDE))[..., 1:]
+        bins = nearest_bins(torch.from_numpy(np.ascontiguousarray(small)).reshape(-1, 2))
+        counts += torch.bincount(bins, minlength=N_BINS)
+    centers = bin_centers("cpu").double()
+    kernel = (-torch.cdist(centers, centers).square() / (2 * _PRIOR_SPREAD**2)).exp()
+    smoothed = (counts / counts.sum()) @ (kernel / kernel.sum(dim=1, keepdim=True))
+    return smoothed.float()
+
+
+def rebalancing(prior: Tensor, balance: float) -> Tensor:
+    """Weights of the colour bins, [313]: rare ones count for more; their expectation is 1.
+
+    Args:
+        prior: [313], frequencies.
+        balance: lambda, the share of the uniform distribution in the denominator, in (0, 1].
+    """
+    weights = 1 / ((1 - balance) * prior + balance / N_BINS)
+    return weights / (prior * weights).sum()
+
+
+def distribution_loss(logits: Tensor, bins: Tensor, weights: Tensor) -> Tensor:
+    """Equation 4: rebalanced cross entropy, mean over superpixels.
+
+    Args:
+        logits: [N,P,313].
+        bins: [N,P] int64, the true ones.
+        weights: [313].
+    """
+    loss = F.cross_entropy(logits.flatten(0, 1), bins.flatten(), reduction="none")
+    return (loss * weights[bins.flatten()]).mean()
+
+
+class L1(nn.Module):
+    """Mean absolute difference of ab/110, for want of a feature network."""
+
+    def forward(self, lightness: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+        """[N,1,H,W], 0-100, and twice [N,2,H,W], ab/110."""
+        return F.l1_loss(predicted, true)
+
+
+class Perceptual(nn.Module):
+    """The second term of equation 5 without its beta: features of the coloured pictures compared.
+
+    Args:
+        features: the network that looks at them.
+    """
+
+    def __init__(self, features: FeatureNetwork):
+        super().__init__()
+        self.features = features
+
+    def forward(self, lightness: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+        """[N,1,H,W], 0-100, and twice [N,2,H,W], ab/110."""
+        with torch.no_grad():
+            wanted = self.features.layers(lab_to_rgb(lightness, AB_SCALE * true, False))
+        got = self.features.layers(lab_to_rgb(lightness, AB_SCALE * predicted, False))
+        terms = zip(_LAYER_WEIGHTS, got, wanted, strict=True)
+        return torch.stack([weight * F.l1_loss(a, b) for weight, a, b in terms]).sum()

@@ -1,0 +1,166 @@
+"""What one step of each training stage computes: from a batch in Lab to its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..color import AB_SCALE, nearest_bins, normalize_lightness
+from ..model import DISCO, Superpixels
+from .losses import distribution_loss, superpixel_loss
+
+Clustering = Literal["color", "feature", "both"]
+
+
+class Stage(nn.Module):
+    """A training stage: which weights it trains, and the loss of a batch.
+
+    Args:
+        network: trained in place.
+    """
+
+    name: str
+
+    def __init__(self, network: DISCO):
+        super().__init__()
+        self.network = network
+
+    def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """[N,3,H,W] Lab to the loss and its terms, all scalars."""
+        raise NotImplementedError
+
+
+class SPixNetStage(Stage):
+    """Stage 1: SPixNet alone, on equation 3."""
+
+    name = "spixnet"
+
+    def __init__(self, network: DISCO):
+        super().__init__(network)
+        network.requires_grad_(False)
+        network.segnet.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> SPixNetStage:
+        """As any module; what is not trained stays in eval mode."""
+        super().train(False)
+        self.network.segnet.train(mode)
+        return self
+
+    def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Stage.forward`."""
+        association = self.network.segnet(normalize_lightness(lab[:, :1]))
+        loss = superpixel_loss(lab[:, 1:] / AB_SCALE, association, self.network.cell_size)
+        return loss, {"superpixels": loss.detach()}
+
+
+class ColorizerStage(Stage):
+    """Stage 2: everything but SPixNet, on equations 4 and 5, with anchors of true colours.
+
+    Args:
+        network: trained in place.
+        weights: [313], the rebalancing of colour bins.
+        reconstruction: terms on RefineNet's output by name, each with its factor; a term is called
+            with lightness, predicted and true ab/110.
+        anchors: fewest and most anchors; each batch draws their number.
+        cluster: what K-Means places anchors by: true colours as in the paper's training, the color
+            modeler's features as at inference, or one of the two for each batch.
+        dropout: of the two encoders of tokens.
+        autocast: (device type, dtype) of backbone and RefineNet; all else, on which superpixels and
+            anchors depend, is fp32 as in the engine. None for fp32 throughout.
+    """
+
+    name = "colorizer"
+
+    def __init__(
+        self,
+        network: DISCO,
+        weights: Tensor,
+        reconstruction: Mapping[str, tuple[nn.Module, float]],
+        anchors: tuple[int, int] = (8, 8),
+        cluster: Clustering = "color",
+        dropout: float = 0.1,
+        autocast: tuple[str, torch.dtype] | None = None,
+    ):
+        super().__init__(network)
+        self.register_buffer("weights", weights)
+        self.weights: Tensor
+        self.reconstruction = nn.ModuleDict(
+            {name: term for name, (term, _) in reconstruction.items()}
+        )
+        self.reconstruction.requires_grad_(False)
+        self._factors = {name: factor for name, (_, factor) in reconstruction.items()}
+        self._anchors, self._cluster = anchors, cluster
+        network.requires_grad_(True)
+        network.segnet.requires_grad_(False)
+        _set_dropout(network, dropout)
+        _set_precision(network, autocast)
+
+    def train(self, mode: bool = True) -> ColorizerStage:
+        """As any module; SPixNet and the feature networks stay in eval mode."""
+        super().train(mode)
+        self.network.segnet.eval()
+        self.reconstruction.eval()
+        return self
+
+    def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Stage.forward`."""
+        network, lightness = self.network, lab[:, :1]
+        gray, chroma = normalize_lightness(lightness), lab[:, 1:].contiguous() / AB_SCALE
+        superpixels = network.superpixels(gray)
+        pooled, _ = ops.sp_pool(chroma, superpixels.association.float(), network.cell_size)
+        colors = pooled.flatten(2).transpose(1, 2).contiguous()
+        bins = nearest_bins(AB_SCALE * colors)
+        anchors = self._place_anchors(colors, superpixels)
+        logits = network.mid_word_prj(superpixels.color_tokens)
+        generated = network.generate(gray, superpixels, anchors, bins.gather(1, anchors))
+        guided_logits, ab = network.trg_word_prj(generated.guided_tokens), generated.ab.float()
+        terms = {
+            "anchors": distribution_loss(logits, bins, self.weights),
+            "guided": distribution_loss(guided_logits, bins, self.weights),
+        }
+        for name, term in self.reconstruction.items():
+            terms[name] = self._factors[name] * term(lightness, ab, chroma)
+        loss = torch.stack(list(terms.values())).sum()
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    @torch.no_grad()
+    def _place_anchors(self, colors: Tensor, superpixels: Superpixels) -> Tensor:
+        """[N,K] superpixels; everything drawn comes from torch's random state."""
+        fewest, most = self._anchors
+        count, seed, coin = (int(torch.randint(n, ())) for n in (most - fewest + 1, 1 << 31, 2))
+        by_color = coin == 0 if self._cluster == "both" else self._cluster == "color"
+        points = colors if by_color else superpixels.color_tokens.detach().contiguous()
+        count = min(fewest + count, points.shape[1])
+        labels, _, _ = ops.kmeans(points, ops.kmeans_init(points, count, seed))
+        return ops.select_anchors(labels, superpixels.size.flatten(1), count)
+
+
+def _set_dropout(network: DISCO, share: float) -> None:
+    for module in (*network.wildpath.modules(), *network.hintpath.modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = share
+
+
+def _set_precision(network: DISCO, autocast: tuple[str, torch.dtype] | None) -> None:
+    """Also keeps what SPixNet, which is not trained, would leave behind for a gradient."""
+    if autocast is not None:
+        for module in (network.repnet, network.enhanceNet):
+            module.forward = torch.autocast(*autocast)(module.forward)
+
+    def extract(gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            association = network.segnet(gray)
+        features = network.repnet(gray)
+        position = network._position(rows, columns, gray.device)
+        return association.to(features.dtype), features, position
+
+    def spread(tokens: Tensor, association: Tensor, gray: Tensor) -> Tensor:
+        return DISCO._spread(network, tokens, association, gray.to(association.dtype))
+
+    network._extract, network._spread = extract, spread  # type: ignore[method-assign]

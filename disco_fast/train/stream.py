@@ -1,0 +1,98 @@
+"""An endless, numbered stream of crops: crop n is the same in every run, process and worker.
+
+A run that goes on needs to know only the number of its next step; several processes share a stream
+by taking turns.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ..image_files import ImageFileError
+from ..photographs import Photographs, resized, to_lab
+
+_MOST_DAMAGED = 16  # photographs in a row, before it is no accident
+
+
+class Crops(Dataset[Tensor]):
+    """Random squares of photographs, mirrored half of the time.
+
+    Every photograph comes once before any comes again, in an order of its own each time.
+
+    Args:
+        photographs: where they come from.
+        count: only the first so many are used, 1..len(photographs).
+        size: side of a crop in pixels, after resizing.
+        smallest: side of the smallest crop before that, as a share of the photograph's shorter
+            side, in (0, 1]; the area is uniformly distributed.
+        seed: of order and crops.
+    """
+
+    def __init__(self, photographs: Photographs, count: int, size: int, smallest: float, seed: int):
+        self._photographs, self._count = photographs, count
+        self._size, self._smallest, self._seed = size, smallest, seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Crop `number` of the stream, [3,size,size] fp32 Lab; L 0-100.
+
+        A photograph that cannot be read gives its turn to the next one, with a warning.
+
+        Raises:
+            ImageFileError: 16 in a row cannot be read.
+        """
+        draws = np.random.default_rng((self._seed, number))
+        square = self._square(self._readable(number), draws)
+        if draws.random() < 0.5:
+            square = square[:, ::-1]
+        return torch.from_numpy(to_lab(resized(square, self._size))).permute(2, 0, 1)
+
+    def _readable(self, number: int) -> np.ndarray:
+        for following in range(number, number + _MOST_DAMAGED):
+            try:
+                return self._photographs.read(self._index(following))
+            except ImageFileError as error:
+                warnings.warn(f"left out: {error}", stacklevel=2)
+        raise ImageFileError(f"{_MOST_DAMAGED} photographs in a row cannot be read")
+
+    def _index(self, number: int) -> int:
+        epoch, place = divmod(number, self._count)
+        if epoch != self._epoch:
+            order = np.random.default_rng((self._seed, epoch, self._count))
+            self._epoch, self._order = epoch, order.permutation(self._count)
+        return int(self._order[place])
+
+    def _square(self, pixels: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        share = np.sqrt(draws.uniform(self._smallest**2, 1))
+        side = max(1, round(min(height, width) * share))
+        top, left = draws.integers(0, (height - side + 1, width - side + 1))
+        return pixels[top : top + side, left : left + side]
+
+
+class Turns(Sampler[list[int]]):
+    """The crops of each step from `first` on, for one process of several.
+
+    Args:
+        first, last: steps, `last` not included.
+        batch: crops of a step in this process.
+        rank, processes: whose turn.
+    """
+
+    def __init__(self, first: int, last: int, batch: int, rank: int = 0, processes: int = 1):
+        self._steps, self._batch = range(first, last), batch
+        self._rank, self._processes = rank, processes
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps:
+            start = (step * self._processes + self._rank) * self._batch
+            yield list(range(start, start + self._batch))
