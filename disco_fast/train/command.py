@@ -185,12 +185,7 @@ def _train(arguments: argparse.Namespace, photographs: Photographs, processes: P
         arguments.average,
         arguments.seed,
     )
-    torch.manual_seed(arguments.seed)  # of random weights
-    network = (
-        DISCO(arguments.width, arguments.cell_size)
-        if arguments.init is None
-        else load_checkpoint(arguments.init)
-    )
+    network = _network(arguments)
     few = range(0, count, -(-count // _PRIOR_PHOTOGRAPHS))
     stage = _stage(arguments, network, lambda: color_prior(photographs, few), processes.device.type)
     crops = Crops(photographs, count, arguments.size, arguments.smallest_crop, arguments.seed)
@@ -213,6 +208,14 @@ def _train(arguments: argparse.Namespace, photographs: Photographs, processes: P
         state = "finished" if finished else "stopped; --resume goes on"
         print(f"disco-fast: {state}; step {trainer.step} of {trainer.steps} in {arguments.out}")
     return watch.interrupted * _INTERRUPTED
+
+
+def _network(arguments: argparse.Namespace) -> DISCO:
+    if arguments.init is not None:
+        return load_checkpoint(arguments.init)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        return DISCO(arguments.width, arguments.cell_size)
 
 
 def _stage(

@@ -147,7 +147,8 @@ class Trainer:
         before = self.minutes
         self._parallel.train()
         for batch in self._batches():
-            terms = self._take_step(batch.to(self._device, non_blocking=True))
+            with torch.random.fork_rng(self._gpus()):
+                terms = self._take_step(batch.to(self._device, non_blocking=True))
             self.minutes = before + (time.monotonic() - began) / 60
             if self.step % _REPORT_EVERY == 0 or self.step == self.steps:
                 numbers = {name: float(term) for name, term in terms.items()}
@@ -168,8 +169,15 @@ class Trainer:
         turns = Turns(self.step, self.steps, self.schedule.batch // count, rank, count)
         on_gpu = self._device.type == "cuda"
         return DataLoader(
-            self._crops, batch_sampler=turns, num_workers=self._workers, pin_memory=on_gpu
+            self._crops,
+            batch_sampler=turns,
+            num_workers=self._workers,
+            pin_memory=on_gpu,
+            generator=torch.Generator(),  # or it would draw from the global one
         )
+
+    def _gpus(self) -> list[torch.device]:
+        return [self._device] if self._device.type == "cuda" else []
 
     def _take_step(self, lab: Tensor) -> dict[str, Tensor]:
         # All that is random in a step follows from its number, so there is no state to restore.
