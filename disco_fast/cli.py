@@ -24,6 +24,7 @@ from .engine import precision
 from .engine.batching import enough
 from .image_files import SUFFIXES, ImageFileError, Picture, read_image, write_image
 from .memory import keep_memory
+from .train import command as train
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: all done, some of it failed, nothing was begun, Ctrl-C."""
@@ -398,7 +399,7 @@ def _parser() -> argparse.ArgumentParser:
         ("info", "show what is installed, and which kernels run and why", None, _run_info),
         ("convert", "convert a checkpoint to safetensors", _convert_arguments, _run_convert),
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),
-        ("train", "train a network", _train_arguments, _run_train),
+        ("train", "train a network", train.add_arguments, train.run),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose.capitalize() + ".")
         command.set_defaults(run=run)
@@ -461,18 +462,6 @@ def _convert_arguments(command: argparse.ArgumentParser) -> None:
     add("source", type=Path, metavar="SOURCE", help="the checkpoint to read, of any kind")
     add("target", type=Path, metavar="TARGET", help="the .safetensors file to write")
     add("--overwrite", action="store_true", help="replace TARGET if it exists")
-
-
-def _train_arguments(command: argparse.ArgumentParser) -> None:
-    from .train.command import add_arguments
-
-    add_arguments(command)
-
-
-def _run_train(arguments: argparse.Namespace) -> int:
-    from .train.command import run
-
-    return run(arguments)
 
 
 def _download_arguments(command: argparse.ArgumentParser) -> None:

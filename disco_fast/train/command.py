@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_checkpoint
-from ..features import load_features
+from ..features import FEATURES, load_features
 from ..model import DISCO
 from ..photographs import Photographs
 from .losses import L1, Perceptual, color_prior, rebalancing
@@ -23,7 +23,7 @@ from .trainer import STATE, Schedule, Trainer
 from .watch import Watch
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_TERMS = {"vgg19": 5.0, "efficientnet-lite0": 5.0, "l1": 20.0}
+_TERMS = {**dict.fromkeys(FEATURES, 5.0), "l1": 20.0}  # factors: beta, and one of its size
 _INTERRUPTED = 130
 _PRIOR_PHOTOGRAPHS = 2000  # enough for the frequencies of 313 colours
 

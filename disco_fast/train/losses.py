@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,13 +23,16 @@ _PRIOR_SIDE = 10  # colours of a photograph that count for the prior, along each
 _PRIOR_SPREAD = BIN_SIZE / 2  # standard deviation, in ab units, of the smoothing of the prior
 
 
-def superpixel_loss(chroma: Tensor, association: Tensor, cell_size: int) -> Tensor:
+def superpixel_loss(
+    chroma: Tensor, association: Tensor, cell_size: int, ops: ModuleType = ops
+) -> Tensor:
     """Equation 3: what pooling and diffusing loses of the colours and of the pixels' places.
 
     Args:
         chroma: [N,2,H,W], ab/110.
         association: [N,9,H,W].
         cell_size: S.
+        ops: where SP-Pooling and SP-Diffusion come from.
     """
     rows, columns = chroma.shape[-2:]
     y = torch.arange(rows, dtype=chroma.dtype, device=chroma.device)[:, None].expand(-1, columns)

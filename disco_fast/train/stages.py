@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .. import ops
 from ..color import AB_SCALE, nearest_bins, normalize_lightness
 from ..model import DISCO, Superpixels
 from .losses import distribution_loss, superpixel_loss
@@ -53,7 +52,8 @@ class SPixNetStage(Stage):
     def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Stage.forward`."""
         association = self.network.segnet(normalize_lightness(lab[:, :1]))
-        loss = superpixel_loss(lab[:, 1:] / AB_SCALE, association, self.network.cell_size)
+        cell_size, ops = self.network.cell_size, self.network.ops
+        loss = superpixel_loss(lab[:, 1:] / AB_SCALE, association, cell_size, ops)
         return loss, {"superpixels": loss.detach()}
 
 
@@ -111,7 +111,7 @@ class ColorizerStage(Stage):
         network, lightness = self.network, lab[:, :1]
         gray, chroma = normalize_lightness(lightness), lab[:, 1:].contiguous() / AB_SCALE
         superpixels = network.superpixels(gray)
-        pooled, _ = ops.sp_pool(chroma, superpixels.association.float(), network.cell_size)
+        pooled, _ = network.ops.sp_pool(chroma, superpixels.association.float(), network.cell_size)
         colors = pooled.flatten(2).transpose(1, 2).contiguous()
         bins = nearest_bins(AB_SCALE * colors)
         anchors = self._place_anchors(colors, superpixels)
@@ -132,10 +132,13 @@ class ColorizerStage(Stage):
         """[N,K] superpixels; everything drawn comes from torch's random state."""
         fewest, most = self._anchors
         count, seed, coin = (int(torch.randint(n, ())) for n in (most - fewest + 1, 1 << 31, 2))
+        ops = self.network.ops
         by_color = coin == 0 if self._cluster == "both" else self._cluster == "color"
         points = colors if by_color else superpixels.color_tokens.detach().contiguous()
         count = min(fewest + count, points.shape[1])
-        labels, _, _ = ops.kmeans(points, ops.kmeans_init(points, count, seed))
+        labels, _, _ = ops.kmeans(
+            points, ops.kmeans_init(points, count, seed, "k-means++"), 20, 1e-4
+        )
         return ops.select_anchors(labels, superpixels.size.flatten(1), count)
 
 

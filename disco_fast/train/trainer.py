@@ -94,7 +94,8 @@ class Trainer:
         self._crops, self._card, self._processes, self._workers = crops, card, processes, workers
         self.step, self.steps, self.minutes = 0, schedule.steps(photographs), 0.0
         self._device = processes.device
-        stage.to(self._device, memory_format=torch.channels_last)
+        stage.to(self._device)
+        stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._weights = [p for p in stage.parameters() if p.requires_grad]
         self.average = _copy(stage.network)
         self._optimizer = torch.optim.Adam(self._weights, schedule.learning_rate, schedule.betas)
