@@ -286,8 +286,8 @@ class _Networks:
 
 _EXTRA = "python -m pip install 'disco_fast[evaluate]'"
 _VISION = (
-    "python -m pip install 'torchmetrics[image]', together with the torch that is installed "
-    f"({torch.__version__})"
+    "python -m pip install 'torchmetrics[image]', with the torchvision that belongs to torch "
+    f"{torch.__version__}"
 )
 
 
@@ -301,7 +301,7 @@ def _need(module: str, remedy: str = _EXTRA) -> ModuleType:
         raise MissingMetricError(f"{missing} is missing: {remedy}") from error
     except RuntimeError as error:  # torchvision's, where it was made for another torch
         reason = str(error).partition("\n")[0]
-        raise MissingMetricError(f"{package} does not work ({reason}): {remedy}") from error
+        raise MissingMetricError(f"{package} does not work ({reason}): {_VISION}") from error
 
 
 def _loaded(make: Callable[[], Any], url: str) -> Any:
