@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -253,8 +254,9 @@ class TestWithWeightsOfOthers:
         assert [one.name for one in found] == list(NAMES)
         assert left_out == []
         scores = Scores(found)
-        many = pictures.repeat(13, 1, 1, 1)
-        scores.add({GRAY: many.float().mean(1, True).byte().repeat(1, 3, 1, 1), ORIGINAL: many})
+        truth = pictures.repeat(2, 1, 1, 1)
+        gray = truth.float().mean(1, keepdim=True).byte().repeat(1, 3, 1, 1)
+        scores.add({GRAY: gray, ORIGINAL: truth})
         figures = scores.figures()
         assert set(figures[GRAY]) == set(NAMES)
         assert all(figures[GRAY][name] > 0 for name in ("FID", "LPIPS"))
@@ -457,6 +459,19 @@ class TestCommand:
         rows = {r["name"]: r["metrics"] for r in json.loads(target.read_text())["rows"]}
         assert 0 < rows["Ours*"][FRECHET] < rows["gray"][FRECHET]
         assert rows["original"][FRECHET] is None
+
+    def test_without_tqdm_there_is_no_bar(self, monkeypatch, capsys):
+        command = ["evaluate", "--truth", str(PHOTOGRAPHS), "--last", "1", "--size", "64"]
+        assert main(command) == 0
+        assert "1/1" in capsys.readouterr().err
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+        assert main(command) == 0
+        assert capsys.readouterr().err == ""
+
+    def test_other_commands_wait_for_none_of_its_packages(self):
+        code = f"import sys, disco_fast.cli; print({{*{NEEDED!r}}} & {{*sys.modules}})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "set()\n", done.stderr
 
     @pytest.mark.parametrize(
         ("options", "message"),
