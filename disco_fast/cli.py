@@ -22,6 +22,7 @@ from .colorizer import Colorizer, check_settings
 from .download import OFFICIAL, DownloadError, cache_folder, download, file_sha256
 from .engine import precision
 from .engine.batching import enough
+from .evaluate import command as evaluate
 from .image_files import SUFFIXES, ImageFileError, Picture, read_image, write_image
 from .memory import keep_memory
 from .train import command as train
@@ -400,6 +401,7 @@ def _parser() -> argparse.ArgumentParser:
         ("convert", "convert a checkpoint to safetensors", _convert_arguments, _run_convert),
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),
         ("train", "train a network", train.add_arguments, train.run),
+        ("evaluate", "measure the quality of colours", evaluate.add_arguments, evaluate.run),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose.capitalize() + ".")
         command.set_defaults(run=run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -136,7 +137,7 @@ class VGG19(FeatureNetwork):
     def layers(self, rgb: Tensor) -> list[Tensor]:
         """See `FeatureNetwork`."""
         x, found = self._normalized(rgb), []
-        for index, module in enumerate(self.stack[: _VGG19_LAYERS[-1] + 1]):
+        for index, module in enumerate(islice(self.stack.children(), _VGG19_LAYERS[-1] + 1)):
             x = module(x)
             if index in _VGG19_LAYERS:
                 found.append(x)

@@ -1,0 +1,150 @@
+"""The rows of an evaluation: the same photographs in colours of different origin.
+
+Pictures are [N,3,H,W] uint8 RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..color import AB_SCALE, nearest_bins, normalize_lightness
+from ..engine import Engine
+from ..engine.graphs import settled
+from ..photographs import Photographs, middle_square, to_lab
+
+
+class Row(NamedTuple):
+    """What a row's pictures are, and of how many anchors."""
+
+    name: str
+    n_anchors: int | None = None
+
+
+GRAY, ORIGINAL = Row("gray"), Row("original")
+
+
+class Colors(Protocol):
+    """Where the colours come from that are evaluated."""
+
+    def rows(self, numbers: Sequence[int], lab: Tensor) -> dict[Row, Tensor]:
+        """Pictures on the device of `lab`.
+
+        Args:
+            numbers: of the photographs.
+            lab: [N,3,H,W] fp32, the photographs themselves.
+        """
+
+
+class FromNetwork:
+    """Colours of a network: those that it picks itself, and with anchors of the true colours.
+
+    Args:
+        engine: the network.
+        anchors: K of each pair of rows.
+        seed: of the anchors' placement.
+    """
+
+    def __init__(self, engine: Engine, anchors: Sequence[int], seed: int):
+        self._engine, self._anchors, self._seed = engine, anchors, seed
+
+    @torch.inference_mode()
+    def rows(self, numbers: Sequence[int], lab: Tensor) -> dict[Row, Tensor]:
+        """For every K "automatic" and "Ours*" (section 5.1), which have the same anchors."""
+        network = self._engine.network
+        gray, ab = normalize_lightness(lab[:, :1]), lab[:, 1:].contiguous()
+        found = {}
+        with settled(self._engine.device):
+            superpixels = network.superpixels(gray)
+            pooled = ops.sp_pool(ab, superpixels.association, network.cell_size)[0]
+            true_bins = nearest_bins(pooled.flatten(2).transpose(1, 2))  # [N,P]
+            for count in self._anchors:
+                # As `DISCO.forward`, whose first half is the same for every K.
+                tokens = superpixels.color_tokens
+                labels = ops.kmeans(tokens, ops.kmeans_init(tokens, count, self._seed))[0]
+                sizes = superpixels.size.flatten(1)
+                anchors, bins, _ = network._choose(tokens, labels, sizes, count, 1)
+                for name, colors in (
+                    ("automatic", bins.flatten(0, 1)),
+                    ("Ours*", true_bins.gather(1, anchors)),
+                ):
+                    made = network.generate(gray, superpixels, anchors, colors).ab
+                    found[Row(name, count)] = painted(lab, AB_SCALE * made)
+        return found
+
+
+class FromFiles:
+    """Colours of pictures in files, made by any program.
+
+    Args:
+        made: the pictures.
+        names: number and file name of each photograph; its picture is the one with its stem.
+        size: as for `read`.
+
+    Raises:
+        ValueError: a photograph has no picture, or two, or two photographs have one stem.
+    """
+
+    def __init__(self, made: Photographs, names: Mapping[int, str], size: int):
+        self._made, self._size = made, size
+        by_stem = _by_stem({number: made.name(number) for number in range(len(made))})
+        self._places = {}
+        for stem, numbers in _by_stem(names).items():
+            found = by_stem.get(stem, [])
+            if len(numbers) != 1 or len(found) != 1:
+                raise ValueError(
+                    f"pred: expected one picture for each photograph {names[numbers[0]]}, got "
+                    f"{len(found) or 'none'} for {len(numbers)}"
+                )
+            self._places[numbers[0]] = found[0]
+
+    def rows(self, numbers: Sequence[int], lab: Tensor) -> dict[Row, Tensor]:
+        """One row, "pred"."""
+        made = [read(self._made, self._places[number], self._size) for number in numbers]
+        for number, picture in zip(numbers, made, strict=True):
+            sizes = tuple(picture.shape[:2]), tuple(lab.shape[2:])
+            if sizes[0] != sizes[1]:
+                name = self._made.name(self._places[number])
+                raise ValueError(f"pred: {name} is of size {sizes[0]}, its photograph {sizes[1]}")
+        return {Row("pred"): stacked(made).to(lab.device)}
+
+
+def _by_stem(names: Mapping[int, str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for number, name in names.items():
+        found.setdefault(PurePath(name).stem, []).append(number)
+    return found
+
+
+def read(photographs: Photographs, number: int, size: int, multiple: int = 1) -> np.ndarray:
+    """A photograph (H, W, 3): its middle square resized to `size`.
+
+    With size 0 it is as it is, but for its edges, if sides must be multiples of a number.
+    """
+    pixels = photographs.read(number)
+    if size:
+        return middle_square(pixels, size)
+    height, width = (length // multiple * multiple for length in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def stacked(pictures: Sequence[np.ndarray]) -> Tensor:
+    """(H, W, 3) each, as [N,3,H,W]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
+def labs(pictures: Sequence[np.ndarray]) -> Tensor:
+    """(H, W, 3) uint8 each, as Lab [N,3,H,W] fp32."""
+    return stacked([to_lab(picture) for picture in pictures])
+
+
+def painted(lab: Tensor, ab: Tensor) -> Tensor:
+    """The lightness of `lab` with other chroma [N,2,H,W], in Lab units."""
+    return ops.lab_to_rgb(lab[:, :1].contiguous(), ab.float(), True)
