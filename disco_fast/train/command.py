@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..checkpoints import load_checkpoint
 from ..features import FEATURES, load_features
 from ..model import DISCO
 from ..photographs import Photographs
-from .losses import L1, Perceptual, color_prior, rebalancing
+from .losses import L1, Distillation, Perceptual, color_prior, rebalancing
 from .processes import Processes, join, leave
 from .stages import ColorizerStage, SPixNetStage, Stage
 from .stream import Crops
@@ -91,6 +91,13 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         help="what RefineNet's output is compared by: vgg19, efficientnet-lite0 (features) or l1;"
         " several add up; default vgg19:5, the paper's",
     )
+    add(
+        "--distill",
+        type=_distillation,
+        metavar="NAME[:FACTOR]",
+        help="also let the tokens learn a feature network's deep features, vgg19 or"
+        " efficientnet-lite0; default: not, as in the paper",
+    )
     add("--balance", type=float, default=0.5, help="lambda of the class weights; default 0.5")
     add("--anchors", type=int, nargs="+", default=[8], help="K, or fewest and most; default 8")
     add(
@@ -104,11 +111,20 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
 
 
 def _term(text: str) -> tuple[str, float]:
+    return _weighted(text, _TERMS)
+
+
+def _distillation(text: str) -> tuple[str, float]:
+    return _weighted(text, dict.fromkeys(FEATURES, 2.0))
+
+
+def _weighted(text: str, known: Mapping[str, float]) -> tuple[str, float]:
+    """NAME:FACTOR, or NAME with its usual factor."""
     name, _, factor = text.partition(":")
-    if name not in _TERMS:
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(_TERMS)}")
+    if name not in known:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
     try:
-        return name, float(factor) if factor else _TERMS[name]
+        return name, float(factor) if factor else known[name]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{factor!r} is not a number") from None
 
@@ -232,6 +248,8 @@ def _stage(
         arguments.cluster,
         arguments.dropout,
         None if dtype is None else (kind, dtype),
+        arguments.distill
+        and (Distillation(load_features(arguments.distill[0])), arguments.distill[1]),
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..color import AB_SCALE, BIN_SIZE, N_BINS, bin_centers, nearest_bins
 from ..features import FeatureNetwork
+from ..model.scale import TOKEN_DIM
 from ..photographs import Photographs, resized, to_lab
 from ..reference import lab_to_rgb
 
@@ -109,4 +110,43 @@ class Perceptual(nn.Module):
             wanted = self.features.layers(lab_to_rgb(lightness, AB_SCALE * true, False))
         got = self.features.layers(lab_to_rgb(lightness, AB_SCALE * predicted, False))
         terms = zip(_LAYER_WEIGHTS, got, wanted, strict=True)
-        return torch.stack([weight * F.l1_loss(a, b) for weight, a, b in terms]).sum()
+        return torch.stack([w * F.l1_loss(a.float(), b.float()) for w, a, b in terms]).sum()
+
+
+class Distillation(nn.Module):
+    """What the tokens miss of the deep features of the picture in its colours; not the paper's.
+
+    A small network that sees few photographs learns what objects are sooner from a classifier than
+    from colours alone. The projections are trained along, and dropped with the training.
+
+    Args:
+        features: the classifier.
+    """
+
+    def __init__(self, features: FeatureNetwork):
+        super().__init__()
+        self.features = features
+        with torch.no_grad():
+            deepest = features.layers(torch.zeros(1, 3, 64, 64))[-2:]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.projections = nn.ModuleList(
+                nn.Conv2d(TOKEN_DIM, layer.shape[1], 1) for layer in deepest
+            )
+
+    def forward(self, lab: Tensor, pooled: Tensor) -> Tensor:
+        """The share of the features' variance that stays unexplained, mean over two layers.
+
+        Args:
+            lab: [N,3,H,W], the pictures.
+            pooled: [N,64,h,w], SP-Pooled features of their lightness.
+        """
+        with torch.no_grad():
+            rgb = lab_to_rgb(lab[:, :1], lab[:, 1:], False)
+            layers = [layer.float() for layer in self.features.layers(rgb)[-2:]]
+        lost = []
+        for projection, layer in zip(self.projections, layers, strict=True):
+            deviation, mean = torch.std_mean(layer, dim=(0, 2, 3), keepdim=True)
+            told = projection(F.adaptive_avg_pool2d(pooled, layer.shape[-2:]))
+            lost.append(F.mse_loss(told, (layer - mean) / (deviation + 1e-3)))
+        return torch.stack(lost).mean()

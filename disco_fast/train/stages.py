@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..color import AB_SCALE, nearest_bins, normalize_lightness
+from ..features import FeatureNetwork
 from ..model import DISCO, Superpixels
-from .losses import distribution_loss, superpixel_loss
+from .losses import Distillation, distribution_loss, superpixel_loss
 
 Clustering = Literal["color", "feature", "both"]
 
@@ -27,6 +28,10 @@ class Stage(nn.Module):
     def __init__(self, network: DISCO):
         super().__init__()
         self.network = network
+
+    def trained(self) -> nn.ModuleDict:
+        """What changes in training, and so belongs into a state to continue from."""
+        return nn.ModuleDict({"network": self.network})
 
     def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """[N,3,H,W] Lab to the loss and its terms, all scalars."""
@@ -69,8 +74,9 @@ class ColorizerStage(Stage):
         cluster: what K-Means places anchors by: true colours as in the paper's training, the color
             modeler's features as at inference, or one of the two for each batch.
         dropout: of the two encoders of tokens.
-        autocast: (device type, dtype) of backbone and RefineNet; all else, on which superpixels and
-            anchors depend, is fp32 as in the engine. None for fp32 throughout.
+        autocast: (device type, dtype) of backbone, RefineNet and feature networks; all else, on
+            which superpixels and anchors depend, is fp32 as in the engine. None: all is fp32.
+        distillation: a term on the tokens, with its factor.
     """
 
     name = "colorizer"
@@ -84,6 +90,7 @@ class ColorizerStage(Stage):
         cluster: Clustering = "color",
         dropout: float = 0.1,
         autocast: tuple[str, torch.dtype] | None = None,
+        distillation: tuple[Distillation, float] | None = None,
     ):
         super().__init__(network)
         self.register_buffer("weights", weights)
@@ -91,19 +98,29 @@ class ColorizerStage(Stage):
         self.reconstruction = nn.ModuleDict(
             {name: term for name, (term, _) in reconstruction.items()}
         )
-        self.reconstruction.requires_grad_(False)
         self._factors = {name: factor for name, (_, factor) in reconstruction.items()}
+        self.distillation, self._distilling = distillation or (None, 0.0)
         self._anchors, self._cluster = anchors, cluster
         network.requires_grad_(True)
         network.segnet.requires_grad_(False)
         _set_dropout(network, dropout)
         _set_precision(network, autocast)
+        if autocast is not None:
+            for module in self.modules():
+                if isinstance(module, FeatureNetwork):
+                    module.layers = torch.autocast(*autocast)(module.layers)
+
+    def trained(self) -> nn.ModuleDict:
+        """See `Stage.trained`."""
+        parts = super().trained()
+        if self.distillation is not None:
+            parts["projections"] = self.distillation.projections
+        return parts
 
     def train(self, mode: bool = True) -> ColorizerStage:
-        """As any module; SPixNet and the feature networks stay in eval mode."""
+        """As any module; SPixNet stays in eval mode."""
         super().train(mode)
         self.network.segnet.eval()
-        self.reconstruction.eval()
         return self
 
     def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -124,6 +141,8 @@ class ColorizerStage(Stage):
         }
         for name, term in self.reconstruction.items():
             terms[name] = self._factors[name] * term(lightness, ab, chroma)
+        if self.distillation is not None:
+            terms["distilled"] = self._distilling * self.distillation(lab, superpixels.pooled)
         loss = torch.stack(list(terms.values())).sum()
         return loss, {name: term.detach() for name, term in terms.items()}
 

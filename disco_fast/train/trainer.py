@@ -117,7 +117,7 @@ class Trainer:
         if other:
             told = "; ".join(f"{key} was {theirs.get(key)!r}, now {mine[key]!r}" for key in other)
             raise ValueError(f"resume: {self.folder} is of another training: {told}")
-        self.stage.network.load_state_dict(state["network"])
+        self.stage.trained().load_state_dict(state["trained"])
         self.average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
@@ -214,7 +214,7 @@ class Trainer:
             return
         state = {
             "identity": self._identity(),
-            "network": self.stage.network.state_dict(),
+            "trained": self.stage.trained().state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
