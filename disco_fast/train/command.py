@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..checkpoints import load_checkpoint
 from ..features import FEATURES, load_features
 from ..model import DISCO
+from ..model.scale import scaled
 from ..photographs import Photographs
 from .losses import L1, Distillation, Perceptual, color_prior, rebalancing
 from .processes import Processes, join, leave
@@ -95,7 +96,7 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         "--distill",
         type=_distillation,
         metavar="NAME[:FACTOR]",
-        help="also let the tokens learn a feature network's deep features, vgg19 or"
+        help="also let the backbone learn a feature network's deep features, vgg19 or"
         " efficientnet-lite0; default: not, as in the paper",
     )
     add("--balance", type=float, default=0.5, help="lambda of the class weights; default 0.5")
@@ -240,6 +241,10 @@ def _stage(
     if arguments.stage == "spixnet":
         return SPixNetStage(network)
     dtype = _PRECISIONS[arguments.precision]
+    distillation: tuple[Distillation, float] | None = None
+    if arguments.distill:
+        name, factor = arguments.distill
+        distillation = Distillation(load_features(name), scaled(512, network.width)), factor
     return ColorizerStage(
         network,
         rebalancing(prior(), arguments.balance),
@@ -248,8 +253,7 @@ def _stage(
         arguments.cluster,
         arguments.dropout,
         None if dtype is None else (kind, dtype),
-        arguments.distill
-        and (Distillation(load_features(arguments.distill[0])), arguments.distill[1]),
+        distillation,
     )
 
 

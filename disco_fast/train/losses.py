@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from .. import ops
 from ..color import AB_SCALE, BIN_SIZE, N_BINS, bin_centers, nearest_bins
 from ..features import FeatureNetwork
-from ..model.scale import TOKEN_DIM
 from ..photographs import Photographs, resized, to_lab
 from ..reference import lab_to_rgb
 
@@ -114,39 +113,39 @@ class Perceptual(nn.Module):
 
 
 class Distillation(nn.Module):
-    """What the tokens miss of the deep features of the picture in its colours; not the paper's.
+    """What the backbone misses of a classifier's features of the picture in its colours.
 
-    A small network that sees few photographs learns what objects are sooner from a classifier than
-    from colours alone. The projections are trained along, and dropped with the training.
+    Not the paper's: a small network that sees few photographs learns what objects are sooner from a
+    classifier than from colours alone. The projections are trained along, and dropped at the end.
 
     Args:
         features: the classifier.
+        channels: of the backbone's deepest features.
     """
 
-    def __init__(self, features: FeatureNetwork):
+    def __init__(self, features: FeatureNetwork, channels: int):
         super().__init__()
         self.features = features
-        with torch.no_grad():
-            deepest = features.layers(torch.zeros(1, 3, 64, 64))[-2:]
-        with torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            layers = features.layers(torch.zeros(1, 3, 64, 64))[-2:]
             self.projections = nn.ModuleList(
-                nn.Conv2d(TOKEN_DIM, layer.shape[1], 1) for layer in deepest
+                nn.Conv2d(channels, layer.shape[1], 1) for layer in layers
             )
 
-    def forward(self, lab: Tensor, pooled: Tensor) -> Tensor:
+    def forward(self, lab: Tensor, deepest: Tensor) -> Tensor:
         """The share of the features' variance that stays unexplained, mean over two layers.
 
         Args:
             lab: [N,3,H,W], the pictures.
-            pooled: [N,64,h,w], SP-Pooled features of their lightness.
+            deepest: [N,channels,h,w], the backbone's features of their lightness.
         """
         with torch.no_grad():
             rgb = lab_to_rgb(lab[:, :1], lab[:, 1:], False)
             layers = [layer.float() for layer in self.features.layers(rgb)[-2:]]
-        lost = []
+        missed = []
         for projection, layer in zip(self.projections, layers, strict=True):
             deviation, mean = torch.std_mean(layer, dim=(0, 2, 3), keepdim=True)
-            told = projection(F.adaptive_avg_pool2d(pooled, layer.shape[-2:]))
-            lost.append(F.mse_loss(told, (layer - mean) / (deviation + 1e-3)))
-        return torch.stack(lost).mean()
+            told = projection(F.adaptive_avg_pool2d(deepest.float(), layer.shape[-2:]))
+            missed.append(F.mse_loss(told, (layer - mean) / (deviation + 1e-3)))
+        return torch.stack(missed).mean()

@@ -76,7 +76,7 @@ class ColorizerStage(Stage):
         dropout: of the two encoders of tokens.
         autocast: (device type, dtype) of backbone, RefineNet and feature networks; all else, on
             which superpixels and anchors depend, is fp32 as in the engine. None: all is fp32.
-        distillation: a term on the tokens, with its factor.
+        distillation: a term on the backbone's deepest features, with its factor.
     """
 
     name = "colorizer"
@@ -100,6 +100,10 @@ class ColorizerStage(Stage):
         )
         self._factors = {name: factor for name, (_, factor) in reconstruction.items()}
         self.distillation, self._distilling = distillation or (None, 0.0)
+        self._deepest: Tensor | None = None
+        if distillation is not None:
+            deepest = network.repnet.get_submodule("conv7_3")
+            deepest.register_forward_hook(self._keep_deepest)
         self._anchors, self._cluster = anchors, cluster
         network.requires_grad_(True)
         network.segnet.requires_grad_(False)
@@ -108,7 +112,8 @@ class ColorizerStage(Stage):
         if autocast is not None:
             for module in self.modules():
                 if isinstance(module, FeatureNetwork):
-                    module.layers = torch.autocast(*autocast)(module.layers)
+                    layers = torch.autocast(*autocast)(module.layers)
+                    module.layers = layers  # type: ignore[method-assign]
 
     def trained(self) -> nn.ModuleDict:
         """See `Stage.trained`."""
@@ -141,10 +146,14 @@ class ColorizerStage(Stage):
         }
         for name, term in self.reconstruction.items():
             terms[name] = self._factors[name] * term(lightness, ab, chroma)
-        if self.distillation is not None:
-            terms["distilled"] = self._distilling * self.distillation(lab, superpixels.pooled)
+        if self.distillation is not None and self._deepest is not None:
+            terms["distilled"] = self._distilling * self.distillation(lab, self._deepest)
+            self._deepest = None
         loss = torch.stack(list(terms.values())).sum()
         return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _keep_deepest(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        self._deepest = output
 
     @torch.no_grad()
     def _place_anchors(self, colors: Tensor, superpixels: Superpixels) -> Tensor:
