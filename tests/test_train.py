@@ -39,7 +39,7 @@ from disco_fast.train.stages import ColorizerStage, SPixNetStage
 from disco_fast.train.stream import Crops, Turns
 from disco_fast.train.trainer import STATE, Schedule, Trainer
 
-PHOTOGRAPHS = Path(__file__).parent.parent / "benchmarks" / "photographs"
+PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 CPU = Processes(torch.device("cpu"))
 
 

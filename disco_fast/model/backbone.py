@@ -51,10 +51,14 @@ class Backbone(nn.Module):
         self.conv10up = _upsample(c2, c1)
         self.conv10_2 = nn.Sequential(nn.ReLU(), _conv(c1, TOKEN_DIM), nn.ReLU())
 
+    def encode(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's features after stages 3 (a quarter of the side) and 7 (an eighth)."""
+        x3 = self.conv3_3(self.conv2_3(self.conv1_2(gray)))
+        return x3, self.conv7_3(self.conv6_3(self.conv5_3(self.conv4_3(x3))))
+
     def forward(self, gray: Tensor) -> Tensor:
         """Lightness [N,1,H,W] to features [N,64,H,W]."""
-        x3 = self.conv3_3(self.conv2_3(self.conv1_2(gray)))
-        x7 = self.conv7_3(self.conv6_3(self.conv5_3(self.conv4_3(x3))))
+        x3, x7 = self.encode(gray)
         x8 = self.conv8_3(self.conv8up(x7) + self.conv3short8(x3))
         x9 = self.conv9_2(self.conv9up(x8))
         return self.conv10_2(self.conv10up(x9))

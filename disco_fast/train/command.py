@@ -18,7 +18,7 @@ from ..model.scale import scaled
 from ..photographs import Photographs
 from .losses import L1, Distillation, Perceptual, color_prior, rebalancing
 from .processes import Processes, join, leave
-from .stages import ColorizerStage, SPixNetStage, Stage
+from .stages import BackboneStage, ColorizerStage, SPixNetStage, Stage
 from .stream import Crops
 from .trainer import STATE, Schedule, Trainer
 from .watch import Watch
@@ -34,11 +34,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     stages = command.add_subparsers(metavar="STAGE", dest="stage", required=True)
     for name, purpose, batch, epochs in (
         ("spixnet", "stage 1: superpixels, on equation 3", 256, 20),
+        ("backbone", "between them, not the paper's: what a classifier sees", 96, 20),
         ("colorizer", "stage 2: all the rest, on equations 4 and 5", 96, 60),
     ):
         stage = stages.add_parser(name, help=purpose, description=f"Training {purpose}.")
         _common_arguments(stage, batch, epochs)
+        if name != "spixnet":
+            _precision_argument(stage)
+        if name == "backbone":
+            _distill_argument(stage, ("efficientnet-lite0", 1.0))
         if name == "colorizer":
+            _distill_argument(stage, None)
             _colorizer_arguments(stage)
 
 
@@ -75,14 +81,28 @@ def _common_arguments(stage: argparse.ArgumentParser, batch: int, epochs: float)
     add("--max-minutes", type=float, default=math.inf, help="stop then, to be resumed")
 
 
-def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
-    add = stage.add_argument
-    add(
+def _precision_argument(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument(
         "--precision",
         choices=tuple(_PRECISIONS),
         default="fp32",
         help="of backbone and RefineNet; default fp32",
     )
+
+
+def _distill_argument(stage: argparse.ArgumentParser, default: tuple[str, float] | None) -> None:
+    stage.add_argument(
+        "--distill",
+        type=_distillation,
+        default=default,
+        metavar="NAME[:FACTOR]",
+        help="have the backbone learn a feature network's deep features: vgg19 or"
+        f" efficientnet-lite0; default: {default[0] if default else 'not, as in the paper'}",
+    )
+
+
+def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
+    add = stage.add_argument
     add(
         "--reconstruction",
         type=_term,
@@ -91,13 +111,6 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         metavar="NAME[:FACTOR]",
         help="what RefineNet's output is compared by: vgg19, efficientnet-lite0 (features) or l1;"
         " several add up; default vgg19:5, the paper's",
-    )
-    add(
-        "--distill",
-        type=_distillation,
-        metavar="NAME[:FACTOR]",
-        help="also let the backbone learn a feature network's deep features, vgg19 or"
-        " efficientnet-lite0; default: not, as in the paper",
     )
     add("--balance", type=float, default=0.5, help="lambda of the class weights; default 0.5")
     add("--anchors", type=int, nargs="+", default=[8], help="K, or fewest and most; default 8")
@@ -241,10 +254,13 @@ def _stage(
     if arguments.stage == "spixnet":
         return SPixNetStage(network)
     dtype = _PRECISIONS[arguments.precision]
+    autocast = None if dtype is None else (kind, dtype)
     distillation: tuple[Distillation, float] | None = None
     if arguments.distill:
         name, factor = arguments.distill
         distillation = Distillation(load_features(name), scaled(512, network.width)), factor
+    if arguments.stage == "backbone":
+        return BackboneStage(network, distillation[0], autocast)
     return ColorizerStage(
         network,
         rebalancing(prior(), arguments.balance),
@@ -252,7 +268,7 @@ def _stage(
         (arguments.anchors[0], arguments.anchors[-1]),
         arguments.cluster,
         arguments.dropout,
-        None if dtype is None else (kind, dtype),
+        autocast,
         distillation,
     )
 

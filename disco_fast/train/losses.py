@@ -146,6 +146,8 @@ class Distillation(nn.Module):
         missed = []
         for projection, layer in zip(self.projections, layers, strict=True):
             deviation, mean = torch.std_mean(layer, dim=(0, 2, 3), keepdim=True)
-            told = projection(F.adaptive_avg_pool2d(deepest.float(), layer.shape[-2:]))
+            told = projection(
+                F.adaptive_avg_pool2d(deepest.float(), (layer.shape[2], layer.shape[3]))
+            )
             missed.append(F.mse_loss(told, (layer - mean) / (deviation + 1e-3)))
         return torch.stack(missed).mean()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from ..color import AB_SCALE, nearest_bins, normalize_lightness
 from ..features import FeatureNetwork
 from ..model import DISCO, Superpixels
 from .losses import Distillation, distribution_loss, superpixel_loss
+
+_ENCODER = tuple(f"conv{stage}" for stage in ("1_2", "2_3", "3_3", "4_3", "5_3", "6_3", "7_3"))
 
 Clustering = Literal["color", "feature", "both"]
 
@@ -62,6 +65,56 @@ class SPixNetStage(Stage):
         return loss, {"superpixels": loss.detach()}
 
 
+class BackboneStage(Stage):
+    """A stage of our own between the two: the backbone's encoder learns a classifier's features.
+
+    Colours alone teach it little of what things are: trained on them, its deepest features told no
+    more of a classifier's than those of random weights do.
+
+    Args:
+        network: trained in place.
+        distillation: the loss.
+        autocast: as for `ColorizerStage`.
+    """
+
+    name = "backbone"
+
+    def __init__(
+        self,
+        network: DISCO,
+        distillation: Distillation,
+        autocast: tuple[str, torch.dtype] | None = None,
+    ):
+        super().__init__(network)
+        self.distillation, self._autocast = distillation, autocast
+        network.requires_grad_(False)
+        for name in _ENCODER:
+            network.repnet.get_submodule(name).requires_grad_(True)
+        _narrow(self, autocast)
+
+    def train(self, mode: bool = True) -> BackboneStage:
+        """As any module; what is not trained stays in eval mode."""
+        super().train(False)
+        for name in _ENCODER:
+            self.network.repnet.get_submodule(name).train(mode)
+        return self
+
+    def trained(self) -> nn.ModuleDict:
+        """See `Stage.trained`."""
+        parts = super().trained()
+        parts["projections"] = self.distillation.projections
+        return parts
+
+    def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Stage.forward`."""
+        backbone: Any = self.network.repnet
+        gray = normalize_lightness(lab[:, :1])
+        with torch.autocast(*self._autocast) if self._autocast else nullcontext():
+            _, deepest = backbone.encode(gray)
+        loss = self.distillation(lab, deepest)
+        return loss, {"distilled": loss.detach()}
+
+
 class ColorizerStage(Stage):
     """Stage 2: everything but SPixNet, on equations 4 and 5, with anchors of true colours.
 
@@ -99,7 +152,8 @@ class ColorizerStage(Stage):
             {name: term for name, (term, _) in reconstruction.items()}
         )
         self._factors = {name: factor for name, (_, factor) in reconstruction.items()}
-        self.distillation, self._distilling = distillation or (None, 0.0)
+        term, self._distilling = distillation or (None, 0.0)
+        self.distillation: Distillation | None = term
         self._deepest: Tensor | None = None
         if distillation is not None:
             deepest = network.repnet.get_submodule("conv7_3")
@@ -109,11 +163,7 @@ class ColorizerStage(Stage):
         network.segnet.requires_grad_(False)
         _set_dropout(network, dropout)
         _set_precision(network, autocast)
-        if autocast is not None:
-            for module in self.modules():
-                if isinstance(module, FeatureNetwork):
-                    layers = torch.autocast(*autocast)(module.layers)
-                    module.layers = layers  # type: ignore[method-assign]
+        _narrow(self, autocast)
 
     def trained(self) -> nn.ModuleDict:
         """See `Stage.trained`."""
@@ -176,6 +226,15 @@ def _set_dropout(network: DISCO, share: float) -> None:
             module.p = share
         elif isinstance(module, nn.MultiheadAttention):
             module.dropout = share
+
+
+def _narrow(stage: Stage, autocast: tuple[str, torch.dtype] | None) -> None:
+    """Have the feature networks of a stage compute in another precision."""
+    if autocast is not None:
+        for module in stage.modules():
+            if isinstance(module, FeatureNetwork):
+                layers = torch.autocast(*autocast)(module.layers)
+                module.layers = layers  # type: ignore[method-assign]
 
 
 def _set_precision(network: DISCO, autocast: tuple[str, torch.dtype] | None) -> None:
