@@ -115,7 +115,9 @@ class TestPictureMetrics:
         assert metric("PSNR").of(black, black).tolist() == [math.inf, math.inf]
 
     def test_ssim_is_one_of_equals_only(self, pictures):
-        assert torch.allclose(metric("SSIM").of(pictures, pictures), torch.ones(5), atol=1e-6)
+        assert torch.allclose(
+            metric("SSIM").of(pictures, pictures), torch.ones(len(pictures)), atol=1e-6
+        )
         assert (metric("SSIM").of(pictures.flip(0)[:2], pictures[:2]) < 0.5).all()
 
     @pytest.mark.parametrize("name", ["colorfulness", "PSNR", "SSIM", "CIEDE2000"])
@@ -389,7 +391,7 @@ class TestCommand:
         assert settings.pop("device")
         assert settings == {
             "truth": "photographs",
-            "photographs": 5,
+            "photographs": 7,
             "size": 128,
             "seed": 1,
             "checkpoint": COMPACT.name,
@@ -411,7 +413,7 @@ class TestCommand:
 
         out = capsys.readouterr().out
         assert f"{rows['Ours*', 8]['PSNR']:.2f}" in out
-        assert f"\n{FRECHET} is left out: it takes 65 pictures, and there are 5." in out
+        assert f"\n{FRECHET} is left out: it takes 65 pictures, and there are 7." in out
         assert all(sentence in out for sentence in saved["left_out"])
 
     def test_pictures_of_any_program(self, tmp_path, pictures):
@@ -431,7 +433,7 @@ class TestCommand:
         assert saved["settings"]["pred"] == "made"
         assert not {"checkpoint", "anchors", "precision"} & set(saved["settings"])
         assert [row["name"] for row in saved["rows"]] == ["gray", "pred", "original"]
-        expected = metric("PSNR").of(pictures[3:].flip(1), pictures[3:]).mean().item()
+        expected = metric("PSNR").of(pictures[-2:].flip(1), pictures[-2:]).mean().item()
         assert saved["rows"][1]["metrics"]["PSNR"] == pytest.approx(expected)
 
     def test_whole_pictures_of_unlike_sizes(self, tmp_path, capsys):
@@ -477,7 +479,7 @@ class TestCommand:
         ("options", "message"),
         [
             ("--truth nowhere", "there is no nowhere"),
-            ("--truth {photographs} --last 6", "--last: there are 5 photographs, fewer than 6"),
+            ("--truth {photographs} --last 8", "--last: there are 7 photographs, fewer than 8"),
             ("--truth {photographs} --size 100", "--size: expected 0 or a multiple of 16"),
             ("--truth {photographs} --size 64 --anchors 17", "at size 64 there are 16 superpixels"),
             ("--truth {photographs} --anchors 3 3", "--anchors: expected distinct numbers from 1"),

@@ -24,18 +24,21 @@ from disco_fast import ops, reference
 from disco_fast.checkpoints import COMPACT, load_checkpoint, save_checkpoint
 from disco_fast.cli import main
 from disco_fast.color import AB_SCALE, N_BINS, bin_centers, nearest_bins
+from disco_fast.features import load_features
 from disco_fast.image_files import ImageFileError
 from disco_fast.model import DISCO
 from disco_fast.photographs import Photographs
 from disco_fast.train.losses import (
     L1,
+    Distillation,
+    Perceptual,
     color_prior,
     distribution_loss,
     rebalancing,
     superpixel_loss,
 )
 from disco_fast.train.processes import Processes
-from disco_fast.train.stages import ColorizerStage, SPixNetStage
+from disco_fast.train.stages import BackboneStage, ColorizerStage, SPixNetStage
 from disco_fast.train.stream import Crops, Turns
 from disco_fast.train.trainer import STATE, Schedule, Trainer
 
@@ -212,6 +215,61 @@ def test_stage_2_trains_all_the_rest_and_leaves_spixnet_alone(small: DISCO, lab:
         assert torch.equal(value, before[key]), key
 
 
+def test_the_stage_between_trains_the_encoder_alone(small: DISCO, lab: Tensor) -> None:
+    stage = BackboneStage(small, Distillation(load_features("efficientnet-lite0"), 51)).train()
+    before = {key: value.clone() for key, value in small.state_dict().items()}
+    weights = [p for p in stage.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(weights, 1e-3)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss, _ = stage(lab)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    changed = {key for key, value in small.state_dict().items() if not value.equal(before[key])}
+    encoder = tuple(f"repnet.conv{n}" for n in ("1_2", "2_3", "3_3", "4_3", "5_3", "6_3", "7_3"))
+    assert changed
+    assert all(key.startswith(encoder) for key in changed)
+    learned = set(stage.trained().state_dict()) - {f"network.{key}" for key in before}
+    assert learned == {f"projections.{n}.{kind}" for n in (0, 1) for kind in ("weight", "bias")}
+
+
+def test_what_is_told_completely_is_not_missed(lab: Tensor) -> None:
+    term = Distillation(load_features("efficientnet-lite0"), 7)
+    deepest = torch.randn(4, 7, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for projection in term.projections:
+            projection.weight.zero_()
+            projection.bias.zero_()
+        # Telling nothing misses all of the variance, which std_mean divides by n - 1.
+        assert float(term(lab, deepest)) == pytest.approx(1, abs=0.05)
+        rgb = reference.lab_to_rgb(lab[:, :1], lab[:, 1:], False)
+        layer = term.features.layers(rgb)[-2]
+        deviation, mean = torch.std_mean(layer, dim=(0, 2, 3), keepdim=True)
+        exact = Distillation(load_features("efficientnet-lite0"), layer.shape[1])
+        told = (layer - mean) / (deviation + 1e-3)
+        exact.projections[0].weight.copy_(torch.eye(layer.shape[1])[:, :, None, None])
+        exact.projections[0].bias.zero_()
+        exact.projections[1].weight.zero_()
+        exact.projections[1].bias.zero_()
+        # The other layer, 4 pictures of 2x2, is missed wholly.
+        assert float(exact(lab, told)) == pytest.approx(15 / 16 / 2, abs=0.005)
+
+
+def test_the_perceptual_term(lab: Tensor) -> None:
+    term = Perceptual(load_features("efficientnet-lite0"))
+    lightness, true = lab[:, :1], lab[:, 1:] / AB_SCALE
+    assert float(term(lightness, true, true)) == 0
+    wrong = (true * 0.5).requires_grad_(True)
+    near, far = term(lightness, true * 0.9, true), term(lightness, wrong, true)
+    assert 0 < float(near) < float(far)
+    far.backward()
+    assert bool(wrong.grad.isfinite().all())
+    assert float((wrong.grad * (true - wrong)).sum()) < 0  # the way back makes it smaller
+
+
 def test_anchors_carry_true_colours(lab: Tensor) -> None:
     """On true colours the guided result comes nearer to the truth than on false ones."""
     network = load_checkpoint(COMPACT)
@@ -257,10 +315,10 @@ def test_the_loss_is_the_same_on_the_published_ops(lab: Tensor) -> None:
 
 def _trainer(folder: Path, photographs: Photographs, **changed) -> Trainer:
     settings = {"batch": 4, "epochs": 8, "learning_rate": 2e-3, "average": 0.9} | changed
-    crops = Crops(photographs, len(photographs), 64, 1.0, seed=0)
+    crops = Crops(photographs, 5, 64, 1.0, seed=0)
     stage = _colorizer_stage(random_network(), anchors=(3, 5), cluster="both")
     schedule = Schedule(**settings)
-    return Trainer(stage, crops, len(photographs), schedule, folder, {}, CPU, workers=0)
+    return Trainer(stage, crops, 5, schedule, folder, {}, CPU, workers=0)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -344,7 +402,7 @@ class Settled(SPixNetStage):
 processes = join("cpu")
 torch.manual_seed(0)
 photographs = Photographs(sys.argv[1])
-crops = Crops(photographs, len(photographs), 64, 0.6, seed=0)
+crops = Crops(photographs, 5, 64, 0.6, seed=0)
 schedule = Schedule(batch=4, epochs=4, learning_rate=1e-3)
 trainer = Trainer(
     Settled(DISCO(width=0.1)), crops, 5, schedule, Path(sys.argv[2]), {}, processes, workers=0
@@ -380,8 +438,8 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
 
 # ---- the command --------------------------------------------------------------------------------
 
-QUICK = ["--data", str(PHOTOGRAPHS), "--size", "64", "--batch", "4", "--workers", "0",
-         "--device", "cpu"]  # fmt: skip
+QUICK = ["--data", str(PHOTOGRAPHS), "--first", "5", "--size", "64", "--batch", "4",
+         "--workers", "0", "--device", "cpu"]  # fmt: skip
 COLORIZER = [*QUICK, "--init", str(COMPACT), "--reconstruction", "l1"]
 
 
@@ -389,15 +447,20 @@ def _train(stage: str, *arguments: str) -> int:
     return main(["train", stage, *arguments])
 
 
-def test_both_stages_from_nothing(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+def test_every_stage_from_nothing(tmp_path: Path) -> None:
+    first, between, second = (tmp_path / name for name in ("first", "between", "second"))
     assert _train("spixnet", *QUICK, "--epochs", "2", "--width", "0.1", "--out", str(first)) == 0
     init = str(first / "spixnet.safetensors")
-    options = ["--reconstruction", "l1:3", "--anchors", "3", "5", "--precision", "bf16"]
+    options = ["--precision", "bf16", "--epochs", "1", "--out", str(between)]
+    assert _train("backbone", *QUICK, "--init", init, *options) == 0
+    init = str(between / "backbone.safetensors")
+    options = ["--reconstruction", "l1:3", "efficientnet-lite0", "--distill",
+               "efficientnet-lite0:0.5", "--anchors", "3", "5", "--precision", "bf16"]  # fmt: skip
     out = ["--out", str(second), "--init", init, "--epochs", "2"]
     assert _train("colorizer", *QUICK, *options, *out) == 0
     card = json.loads((second / "card.json").read_text())
-    assert card["reconstruction"] == [["l1", 3.0]]
+    assert card["reconstruction"] == [["l1", 3.0], ["efficientnet-lite0", 5.0]]
+    assert card["distill"] == ["efficientnet-lite0", 0.5]
     assert card["photographs"] == 5
     assert str(tmp_path) not in json.dumps(card)
     result = load_checkpoint(second / "colorizer.safetensors")
@@ -458,7 +521,7 @@ def test_time_is_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--resume"], "--resume: expected a training to go on with, but there is no"),
         (["--size", "40"], "--size: expected multiples of 16"),
-        (["--hold-out", "5"], "--hold-out: expected fewer than the 5 photographs"),
+        (["--hold-out", "7"], "--hold-out: expected fewer than the 7 photographs"),
         (["--anchors", "8", "3"], "--anchors: expected one number, or fewest and most"),
         (["--balance", "0"], r"--balance: expected lambda in \(0, 1\]"),
         (["--data", "/nowhere"], "there is no /nowhere"),
@@ -472,7 +535,7 @@ def test_refusals(arguments, message, tmp_path: Path, capsys: pytest.CaptureFixt
     assert not out.exists()
 
 
-def test_stage_2_needs_stage_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_later_stages_need_stage_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _train("colorizer", *QUICK, "--out", str(tmp_path / "out")) == 1
     assert "--init: expected the weights that stage 1 has trained" in capsys.readouterr().err
 

@@ -177,8 +177,9 @@ def _check(arguments: argparse.Namespace) -> None:
     need("average", 0 <= arguments.average < 1, "a decay in [0, 1)")
     need("hold_out", arguments.hold_out >= 0, "at least 0")
     need("first", arguments.first is None or arguments.first >= 1, "at least 1")
-    if arguments.stage == "colorizer":
+    if arguments.stage != "spixnet":
         need("init", arguments.init is not None, "the weights that stage 1 has trained")
+    if arguments.stage == "colorizer":
         need("balance", 0 < arguments.balance <= 1, "lambda in (0, 1]")
         need("dropout", 0 <= arguments.dropout < 1, "a share in [0, 1)")
         anchors = arguments.anchors
