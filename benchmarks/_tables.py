@@ -9,6 +9,7 @@ import _engine_report
 import _gpu_report
 import _paper
 import _precision_report
+import _quality_report
 import _training_report
 from _markdown import (
     NONE,
@@ -160,6 +161,7 @@ TABLES = {
     "engine_plot": ("engine", _engine_report.plot),
     "precision": ("precision", _precision_report.precision),
     "training": ("training", _training_report.training),
+    "quality": ("quality", _quality_report.quality),
 }
 
 
