@@ -44,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--truth", type=Path, required=True, metavar="DIR")
     parser.add_argument("--last", type=int, metavar="N", help="only the last N photographs")
     parser.add_argument("--checkpoint", type=Path, default=COMPACT, metavar="FILE")
-    parser.add_argument("--beside", type=Path, metavar="FILE", help="another checkpoint, K=8 only")
+    parser.add_argument("--anchors", type=int, nargs="+", default=ANCHORS, metavar="K")
+    parser.add_argument("--beside", type=Path, metavar="FILE", help="another one, first K only")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
-    found = {"compact": evaluation(a.truth, a.checkpoint, ANCHORS, a.last)}
+    found = {"compact": evaluation(a.truth, a.checkpoint, a.anchors, a.last)}
     if a.beside:
-        found["beside"] = evaluation(a.truth, a.beside, ANCHORS[:1], a.last)
+        found["beside"] = evaluation(a.truth, a.beside, a.anchors[:1], a.last)
     report = {
         "what": "quality",
         "context": context(default_device()),
