@@ -39,4 +39,5 @@ def _row(row: Report, suffix: str = "") -> list[str]:
         for name, decimals in COLUMNS.items()
     ]
     anchors = NONE if row["anchors"] is None else str(row["anchors"])
-    return [NAMES.get(row["name"], row["name"]) + suffix, anchors, *cells]
+    name: str = row["name"]
+    return [NAMES.get(name, name) + suffix, anchors, *cells]

@@ -259,9 +259,10 @@ def _stage(
     distillation: tuple[Distillation, float] | None = None
     if arguments.distill:
         name, factor = arguments.distill
-        distillation = Distillation(load_features(name), scaled(512, network.width)), factor
-    if arguments.stage == "backbone":
-        return BackboneStage(network, distillation[0], autocast)
+        term = Distillation(load_features(name), scaled(512, network.width))
+        if arguments.stage == "backbone":
+            return BackboneStage(network, term, autocast)
+        distillation = term, factor
     return ColorizerStage(
         network,
         rebalancing(prior(), arguments.balance),
