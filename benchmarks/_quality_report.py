@@ -19,12 +19,15 @@ def quality(reports: Sequence[Report], gpu: bool = False) -> str:
         compact = report["found"]["compact"]
         rows = [_row(row) for row in compact["rows"]]
         if beside := report["found"].get("beside"):
-            name = beside["settings"]["checkpoint"]
             made = [row for row in beside["rows"] if row["anchors"]]
-            rows += [_row(row, f", {name} beside it") for row in made]
+            rows += [_row(row, ", the other checkpoint") for row in made]
         settings = compact["settings"]
+        checkpoints = ", the other ".join(
+            f"{found['settings']['checkpoint']} (SHA-256 {found['settings']['sha256'][:8]})"
+            for found in report["found"].values()
+        )
         what = (
-            f"{settings['checkpoint']}, {settings['precision']}, {settings['photographs']}"
+            f"{checkpoints}, {settings['precision']}, {settings['photographs']}"
             f" photographs kept aside, {settings['size']}x{settings['size']}."
             f" {' '.join(compact['left_out'])}"
         )
