@@ -348,6 +348,32 @@ def test_the_loss_falls(tmp_path: Path, photographs: Photographs) -> None:
     assert card["steps"] == "80 of 80"
 
 
+def test_weight_decay_is_of_filters_alone(tmp_path: Path, photographs: Photographs) -> None:
+    trainer = _trainer(tmp_path, photographs, epochs=1.6, learning_rate=1e-2, weight_decay=10.0)
+    with torch.no_grad():
+        for weight in trainer.stage.network.parameters():
+            weight.fill_(1.0) if weight.ndim == 1 else weight.zero_().add_(1e-3)
+    before = {name: w.clone() for name, w in trainer.stage.network.named_parameters()}
+    trainer.stage.network.zero_grad()
+    for weight in trainer.stage.network.parameters():
+        weight.grad = torch.zeros_like(weight)  # so nothing moves but by the decay
+    trainer._optimizer.step()
+    for name, weight in trainer.stage.network.named_parameters():
+        trained = weight.requires_grad and weight.ndim > 1
+        rate = trainer._optimizer.param_groups[0]["lr"]
+        wanted = before[name] * (1 - 10.0 * rate) if trained else before[name]
+        torch.testing.assert_close(weight.detach(), wanted, msg=name)
+
+
+def test_growing_activations_are_told(tmp_path: Path, photographs: Photographs) -> None:
+    trainer = _trainer(tmp_path, photographs)
+    variance = trainer.average.enhanceNet.get_buffer("up2.conv2.4.running_var")
+    with torch.no_grad():
+        variance[3] = 1e12
+    with pytest.warns(UserWarning, match=r"before enhanceNet\.up2\.conv2\.4 are past"):
+        trainer.run(lambda: True)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """See `ONE_THREAD`."""

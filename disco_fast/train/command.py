@@ -1,4 +1,4 @@
-"""``disco-fast train spixnet`` and ``disco-fast train colorizer``."""
+"""``disco-fast train spixnet``, ``disco-fast train backbone``, ``disco-fast train colorizer``."""
 
 from __future__ import annotations
 
@@ -42,9 +42,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         if name != "spixnet":
             _precision_argument(stage)
         if name == "backbone":
-            _distill_argument(stage, ("efficientnet-lite0", 1.0))
+            stage.add_argument(
+                "--distill",
+                choices=FEATURES,
+                default="efficientnet-lite0",
+                help="the classifier; default efficientnet-lite0",
+            )
         if name == "colorizer":
-            _distill_argument(stage, None)
             _colorizer_arguments(stage)
 
 
@@ -72,6 +76,7 @@ def _common_arguments(stage: argparse.ArgumentParser, batch: int, epochs: float)
     add("--final-learning-rate", type=float, default=2e-6, help="linear to it; default 2e-6")
     add("--warmup", type=int, default=0, metavar="STEPS", help="rise from 0 at first; default 0")
     add("--betas", type=float, nargs=2, default=(0.0, 0.9), help="of Adam; default 0 0.9")
+    add("--weight-decay", type=float, default=0.0, help="as AdamW has it; default 0")
     add("--clip", type=float, default=5.0, help="largest norm of the gradient, 0 any; default 5")
     add("--average", type=float, default=0.999, help="decay of averaged weights; default 0.999")
     add("--seed", type=int, default=0, help="of all that is random; default 0")
@@ -90,17 +95,6 @@ def _precision_argument(stage: argparse.ArgumentParser) -> None:
     )
 
 
-def _distill_argument(stage: argparse.ArgumentParser, default: tuple[str, float] | None) -> None:
-    stage.add_argument(
-        "--distill",
-        type=_distillation,
-        default=default,
-        metavar="NAME[:FACTOR]",
-        help="have the backbone learn a feature network's deep features: vgg19 or"
-        f" efficientnet-lite0; default: {default[0] if default else 'not, as in the paper'}",
-    )
-
-
 def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
     add = stage.add_argument
     add(
@@ -111,6 +105,13 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         metavar="NAME[:FACTOR]",
         help="what RefineNet's output is compared by: vgg19, efficientnet-lite0 (features) or l1;"
         " several add up; default vgg19:5, the paper's",
+    )
+    add(
+        "--distill",
+        type=_distillation,
+        metavar="NAME[:FACTOR]",
+        help="have the backbone also learn the deep features of vgg19 or efficientnet-lite0;"
+        " default: not, as in the paper",
     )
     add("--balance", type=float, default=0.5, help="lambda of the class weights; default 0.5")
     add("--anchors", type=int, nargs="+", default=[8], help="K, or fewest and most; default 8")
@@ -174,6 +175,7 @@ def _check(arguments: argparse.Namespace) -> None:
     need("epochs", arguments.epochs > 0, "more than 0")
     need("learning_rate", arguments.learning_rate > 0, "more than 0")
     need("final_learning_rate", arguments.final_learning_rate >= 0, "at least 0")
+    need("weight_decay", arguments.weight_decay >= 0, "at least 0")
     need("average", 0 <= arguments.average < 1, "a decay in [0, 1)")
     need("hold_out", arguments.hold_out >= 0, "at least 0")
     need("first", arguments.first is None or arguments.first >= 1, "at least 1")
@@ -212,6 +214,7 @@ def _train(arguments: argparse.Namespace, photographs: Photographs, processes: P
         arguments.final_learning_rate,
         arguments.warmup,
         tuple(arguments.betas),
+        arguments.weight_decay,
         arguments.clip,
         arguments.average,
         arguments.seed,
@@ -256,13 +259,15 @@ def _stage(
         return SPixNetStage(network)
     dtype = _PRECISIONS[arguments.precision]
     autocast = None if dtype is None else (kind, dtype)
-    distillation: tuple[Distillation, float] | None = None
+    width = scaled(512, network.width)
+    if arguments.stage == "backbone":
+        return BackboneStage(
+            network, Distillation(load_features(arguments.distill), width), autocast
+        )
+    distillation = None
     if arguments.distill:
         name, factor = arguments.distill
-        term = Distillation(load_features(name), scaled(512, network.width))
-        if arguments.stage == "backbone":
-            return BackboneStage(network, term, autocast)
-        distillation = term, factor
+        distillation = Distillation(load_features(name), width), factor
     return ColorizerStage(
         network,
         rebalancing(prior(), arguments.balance),

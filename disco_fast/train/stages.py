@@ -24,17 +24,21 @@ class Stage(nn.Module):
 
     Args:
         network: trained in place.
+        distillation: a term on the backbone's deepest features, or none.
     """
 
     name: str
 
-    def __init__(self, network: DISCO):
+    def __init__(self, network: DISCO, distillation: Distillation | None = None):
         super().__init__()
-        self.network = network
+        self.network, self.distillation = network, distillation
 
     def trained(self) -> nn.ModuleDict:
         """What changes in training, and so belongs into a state to continue from."""
-        return nn.ModuleDict({"network": self.network})
+        parts: dict[str, nn.Module] = {"network": self.network}
+        if self.distillation is not None:
+            parts["projections"] = self.distillation.projections
+        return nn.ModuleDict(parts)
 
     def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """[N,3,H,W] Lab to the loss and its terms, all scalars."""
@@ -85,8 +89,8 @@ class BackboneStage(Stage):
         distillation: Distillation,
         autocast: tuple[str, torch.dtype] | None = None,
     ):
-        super().__init__(network)
-        self.distillation, self._autocast = distillation, autocast
+        super().__init__(network, distillation)
+        self._autocast = autocast
         network.requires_grad_(False)
         for name in _ENCODER:
             network.repnet.get_submodule(name).requires_grad_(True)
@@ -99,18 +103,13 @@ class BackboneStage(Stage):
             self.network.repnet.get_submodule(name).train(mode)
         return self
 
-    def trained(self) -> nn.ModuleDict:
-        """See `Stage.trained`."""
-        parts = super().trained()
-        parts["projections"] = self.distillation.projections
-        return parts
-
     def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Stage.forward`."""
         backbone: Any = self.network.repnet
         gray = normalize_lightness(lab[:, :1])
         with torch.autocast(*self._autocast) if self._autocast else nullcontext():
             _, deepest = backbone.encode(gray)
+        assert self.distillation is not None
         loss = self.distillation(lab, deepest)
         return loss, {"distilled": loss.detach()}
 
@@ -145,15 +144,14 @@ class ColorizerStage(Stage):
         autocast: tuple[str, torch.dtype] | None = None,
         distillation: tuple[Distillation, float] | None = None,
     ):
-        super().__init__(network)
+        super().__init__(network, distillation and distillation[0])
+        self._distilling = distillation[1] if distillation else 0.0
         self.register_buffer("weights", weights)
         self.weights: Tensor
         self.reconstruction = nn.ModuleDict(
             {name: term for name, (term, _) in reconstruction.items()}
         )
         self._factors = {name: factor for name, (_, factor) in reconstruction.items()}
-        term, self._distilling = distillation or (None, 0.0)
-        self.distillation: Distillation | None = term
         self._deepest: Tensor | None = None
         if distillation is not None:
             deepest = network.repnet.get_submodule("conv7_3")
@@ -164,13 +162,6 @@ class ColorizerStage(Stage):
         _set_dropout(network, dropout)
         _set_precision(network, autocast)
         _narrow(self, autocast)
-
-    def trained(self) -> nn.ModuleDict:
-        """See `Stage.trained`."""
-        parts = super().trained()
-        if self.distillation is not None:
-            parts["projections"] = self.distillation.projections
-        return parts
 
     def train(self, mode: bool = True) -> ColorizerStage:
         """As any module; SPixNet stays in eval mode."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .stream import Crops, Turns
 
 STATE, CARD = "state.pt", "card.json"
 _REPORT_EVERY = 10  # steps; on a GPU every report waits for it
+_SIGMAS = 6  # the largest of a layer's activations is that many deviations from their mean, or more
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Schedule:
         learning_rate, final_learning_rate: at the start and at the end, linear in between.
         warmup: steps over which the learning rate rises from 0.
         betas: of Adam.
+        weight_decay: decoupled from the gradient (AdamW), of matrices and filters. RefineNet's
+            lower levels end in a norm that makes them free in scale: without decay, and at a high
+            rate, their filters only grow, until their activations are past what fp16 can hold.
         clip: largest norm of the gradient, 0 for any.
         average: decay, per step, of the moving average of the weights, which is the result.
         seed: of all that is random.
@@ -48,6 +53,7 @@ class Schedule:
     final_learning_rate: float = 2e-6
     warmup: int = 0
     betas: tuple[float, float] = (0.0, 0.9)
+    weight_decay: float = 0.0
     clip: float = 5.0
     average: float = 0.999
     seed: int = 0
@@ -98,11 +104,20 @@ class Trainer:
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._weights = [p for p in stage.parameters() if p.requires_grad]
         self.average = _copy(stage.network)
-        self._optimizer = torch.optim.Adam(self._weights, schedule.learning_rate, schedule.betas)
+        self._optimizer = self._make_optimizer()
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=half)
         self._parallel: nn.Module = stage
         if processes.count > 1:
             self._parallel = DistributedDataParallel(stage)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        vectors = [p for p in self._weights if p.ndim == 1]
+        filters = [p for p in self._weights if p.ndim > 1]
+        groups = [
+            {"params": filters, "weight_decay": self.schedule.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, self.schedule.learning_rate, self.schedule.betas)
 
     def resume(self) -> None:
         """Continue where the folder's state stopped, as if it never had.
@@ -225,6 +240,7 @@ class Trainer:
             torch.save(state, partial)
         progress = {"steps": f"{self.step} of {self.steps}", "minutes": round(self.minutes, 1)}
         card = json.dumps({**self._identity(), **progress}, indent=2)
+        _warn_of_growth(self.average)
         save_checkpoint(
             self.average, self.folder / f"{self.stage.name}.safetensors", notes={"card": card}
         )
@@ -236,6 +252,25 @@ class Trainer:
         """What makes this training this one; as JSON would have it."""
         identity = {"stage": self.stage.name, **self._card, **asdict(self.schedule)}
         return json.loads(json.dumps(identity))
+
+
+def _warn_of_growth(network: DISCO) -> None:
+    """The norm behind a layer hides that its activations grow, until no fp16 can hold them."""
+    limit = torch.finfo(torch.float16).max
+    grown = [
+        name
+        for name, norm in network.named_modules()
+        if isinstance(norm, nn.BatchNorm2d)
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and bool((norm.running_mean.abs() + _SIGMAS * norm.running_var.sqrt() > limit).any())
+    ]
+    if grown:
+        warnings.warn(
+            f"activations before {', '.join(grown)} are past what fp16 can hold; --weight-decay"
+            " keeps them small",
+            stacklevel=3,
+        )
 
 
 def _copy(network: DISCO) -> DISCO:
