@@ -8,6 +8,8 @@ native library.
 """
 
 from ._version import __version__
+from .analysis import Analysis
+from .anchors import Anchor
 from .checkpoints import CheckpointError, load_checkpoint
 from .colorizer import Colorizer, colorize
 from .memory import keep_memory
@@ -15,6 +17,8 @@ from .model import DISCO, DISCOOutput
 
 __all__ = [
     "DISCO",
+    "Analysis",
+    "Anchor",
     "CheckpointError",
     "Colorizer",
     "DISCOOutput",

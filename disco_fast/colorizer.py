@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .analysis import Analysis, GivenAnchor
 from .checkpoints import COMPACT, load_checkpoint, random_network
 from .engine import Engine
 from .engine.batching import Batches, activation_bytes, enough, fitting
@@ -21,6 +22,8 @@ from .modes import Full, Reference, working_shape
 from .reference import MAX_VARIANTS
 
 MODES = ("full", "reference")
+MOST_VARIANTS = 64
+_HOTTEST = 100.0
 _TOLERANCE = 1e-3  # floating pictures may leave 0..1 by as much, as resampling rounds
 
 
@@ -64,11 +67,13 @@ class Colorizer:
         self,
         image: Tensor,
         *,
-        n_anchors: int = 8,
+        n_anchors: int | str = 8,
         variants: int = 1,
+        temperature: float = 1.0,
         seed: int = 0,
         working_size: int = 256,
         mode: str = "full",
+        anchors: Sequence[GivenAnchor] | None = None,
     ) -> Tensor:
         """Colorize pictures of one size.
 
@@ -78,15 +83,22 @@ class Colorizer:
         Args:
             image: (..., 1 or 3, H, W), uint8 0-255 or floating 0-1, any device. Of RGB only the
                 lightness is used.
-            n_anchors: colour anchors, at least 1; at most one per superpixel are placed.
-            variants: 1..3 colourings of each picture.
-            seed: of the anchors' placement.
+            n_anchors: colour anchors, at least 1; at most one per superpixel are placed. "auto":
+                each picture gets from 3 to 16, see `anchor_count.count_anchors`.
+            variants: 1..64 colourings of each picture: the first three as published, of unlike
+                colours; any more are drawn from the anchors' distributions.
+            temperature: of that draw, more than 0; below 1 more of the probable, above 1 of the
+                improbable colours.
+            seed: of the anchors' placement, and of that draw.
             working_size: colour is predicted on a picture of about working_size^2 pixels with the
                 same aspect ratio (sides are multiples of 16; beyond 16:1 strips are squeezed), then
                 spread to full size; at least 16. The networks were trained at 256.
             mode: "full": the picture's own size and lightness. "reference": what the official
                 script does: stretch to 256x256, initial clusters as after
                     `numpy.random.seed(seed)`, result at 256x256.
+            anchors: of one picture, in the place of the network's own: ((x, y), color) pairs, or
+                of an analysis of it; see `Analysis.colorize`. Then `n_anchors`, `seed` and
+                `temperature` mean nothing.
 
         Returns:
             RGB of the same dtype, device, leading dimensions and (in mode "full") size; with
@@ -97,15 +109,18 @@ class Colorizer:
             MemoryError: not even one picture at a time fits into memory.
         """
         _check_image(image)
-        settings = _Settings(n_anchors, variants, seed, working_size, mode)
-        return self._colorize([image], settings)[0]
+        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature)
+        if anchors is None:
+            return self._colorize([image], settings)[0]
+        return self._by_anchors(image, anchors, settings)
 
     def colorize_all(
         self,
         images: Sequence[Tensor],
         *,
-        n_anchors: int = 8,
+        n_anchors: int | str = 8,
         variants: int = 1,
+        temperature: float = 1.0,
         seed: int = 0,
         working_size: int = 256,
         mode: str = "full",
@@ -116,6 +131,7 @@ class Colorizer:
             images: each as for `colorize`, of any size, type and device.
             n_anchors: as for `colorize`, like the rest.
             variants: see there.
+            temperature: see there.
             seed: see there.
             working_size: see there.
             mode: see there.
@@ -132,8 +148,37 @@ class Colorizer:
             raise TypeError(f"images: expected a sequence of tensors, got {type(images).__name__}")
         for index, image in enumerate(images):
             _check_image(image, f"images[{index}]")
-        settings = _Settings(n_anchors, variants, seed, working_size, mode)
+        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature)
         return self._colorize(images, settings)
+
+    def analyze(
+        self,
+        image: Tensor,
+        *,
+        n_anchors: int | str = 8,
+        seed: int = 0,
+        working_size: int = 256,
+    ) -> Analysis:
+        """The network's first half for one picture, whose anchors can then be changed.
+
+        Args:
+            image: [1 or 3,H,W], uint8 0-255 or floating 0-1.
+            n_anchors: as for `colorize`, like the rest.
+            seed: see there.
+            working_size: see there.
+
+        Returns:
+            The analysis. Its `colorize()` gives what `colorize` of these settings gives.
+
+        Raises:
+            TypeError, ValueError: naming the argument that does not fit, before any work.
+        """
+        _check_image(image)
+        if image.dim() != 3:
+            raise ValueError(f"image: expected one picture [C,H,W], got shape {tuple(image.shape)}")
+        check_settings(n_anchors, 1, seed, working_size, "full")
+        mode = Full(working_size, self._engine.network.stride)
+        return Analysis(self._engine, image, mode, n_anchors, seed)
 
     def working_shape(self, height: int, width: int, working_size: int = 256) -> tuple[int, int]:
         """Size at which colour is predicted in mode "full"; those that share it share a pass."""
@@ -141,6 +186,8 @@ class Colorizer:
 
     def _colorize(self, images: Sequence[Tensor], settings: _Settings) -> list[Tensor]:
         check_settings(*settings)
+        if settings.n_anchors == "auto" or settings.variants > MAX_VARIANTS:
+            return [self._one_by_one(image, settings) for image in images]
         call = _Call(self._engine, images, settings)
         for shape, places in call.places().items():
             pixels = shape[0] * shape[1] * settings.variants
@@ -151,15 +198,45 @@ class Colorizer:
             self._batches.run(places, call.compute, at_once, kind, call.does_not_fit)
         return call.results()
 
+    def _by_anchors(
+        self, image: Tensor, anchors: Sequence[GivenAnchor], settings: _Settings
+    ) -> Tensor:
+        check_settings(*settings)
+        if image[..., 0, 0, 0].numel() != 1:
+            raise ValueError(f"anchors: expected one picture, got shape {tuple(image.shape)}")
+        if settings.variants != 1 or settings.mode != "full":
+            name, wanted = ("mode", "full") if settings.mode != "full" else ("variants", 1)
+            raise ValueError(
+                f"{name}: expected {wanted} with anchors, got {getattr(settings, name)}"
+            )
+        picture = image.reshape(image.shape[-3:])
+        analysis = self.analyze(picture, n_anchors=1, working_size=settings.working_size)
+        painted = analysis.colorize(anchors)
+        return painted.reshape(*image.shape[:-3], *painted.shape)
+
+    def _one_by_one(self, image: Tensor, settings: _Settings) -> Tensor:
+        """What no batch can do: each picture has its own number of anchors, or draws colours."""
+        mode = Full(settings.working_size, self._engine.network.stride)
+        pictures = image.detach().reshape(-1, *image.shape[-3:])
+        painted = []
+        for picture in pictures:
+            analysis = Analysis(self._engine, picture, mode, settings.n_anchors, settings.seed)
+            variants = analysis.variants(settings.variants, settings.temperature)
+            painted.append(torch.stack([analysis.colorize(anchors) for anchors in variants]))
+        each = (settings.variants,) if settings.variants > 1 else ()
+        result = torch.stack(painted)
+        return result.reshape(*image.shape[:-3], *each, *result.shape[2:])
+
 
 class _Settings(NamedTuple):
     """What `Colorizer.colorize` takes besides pictures."""
 
-    n_anchors: int
+    n_anchors: int | str
     variants: int
     seed: int
     working_size: int
     mode: str
+    temperature: float = 1.0
 
 
 class _Place(NamedTuple):
@@ -212,7 +289,7 @@ class _Call:
 
     def _predict(self, gray: Tensor) -> Tensor:
         count = gray.shape[2] * gray.shape[3] // self._engine.network.cell_size**2
-        n_anchors = min(self._settings.n_anchors, count)
+        n_anchors = min(int(self._settings.n_anchors), count)
         init = self._mode.first_centers(n_anchors, count, self._settings.seed)
         if init is not None:
             init = init.to(gray.device).expand(len(gray), -1)
@@ -280,13 +357,15 @@ def colorize(
     image: Tensor,
     *,
     checkpoint: str | Path | None = None,
-    n_anchors: int = 8,
+    n_anchors: int | str = 8,
     variants: int = 1,
+    temperature: float = 1.0,
     seed: int = 0,
     working_size: int = 256,
     precision: str = "auto",
     device: torch.device | str | None = None,
     mode: str = "full",
+    anchors: Sequence[GivenAnchor] | None = None,
 ) -> Tensor:
     """Colorize pictures: `Colorizer(checkpoint, device, precision).colorize(image, ...)`.
 
@@ -295,13 +374,15 @@ def colorize(
     Args:
         image: (..., 1 or 3, H, W), uint8 0-255 or floating 0-1.
         checkpoint: as for `Colorizer`, but not a module.
-        n_anchors: as for `Colorizer.colorize`, like the next three and `mode`.
+        n_anchors: as for `Colorizer.colorize`, like the next four and `mode`.
         variants: see there.
+        temperature: see there.
         seed: see there.
         working_size: see there.
         precision: as for `Colorizer`.
         device: where to compute; where `image` is, if None.
         mode: see there.
+        anchors: see there.
 
     Returns:
         RGB like `image`; see `Colorizer.colorize`.
@@ -311,7 +392,7 @@ def colorize(
             work.
     """
     _check_image(image)
-    check_settings(n_anchors, variants, seed, working_size, mode)
+    check_settings(n_anchors, variants, seed, working_size, mode, temperature)
     colorizer = _cached_colorizer(
         checkpoint, str(image.device if device is None else device), precision
     )
@@ -319,9 +400,11 @@ def colorize(
         image,
         n_anchors=n_anchors,
         variants=variants,
+        temperature=temperature,
         seed=seed,
         working_size=working_size,
         mode=mode,
+        anchors=anchors,
     )
 
 
@@ -372,17 +455,34 @@ def _check_image(image: Tensor, name: str = "image") -> None:
             raise ValueError(f"{expected}, got values from {low} to {high}")
 
 
-def check_settings(n_anchors: int, variants: int, seed: int, working_size: int, mode: str) -> None:
+def check_settings(
+    n_anchors: int | str,
+    variants: int,
+    seed: int,
+    working_size: int,
+    mode: str,
+    temperature: float = 1.0,
+) -> None:
     """Raise TypeError or ValueError, naming the setting of `colorize` that does not fit."""
-    for name, value, low, high in (
-        ("n_anchors", n_anchors, 1, 2**31),
-        ("variants", variants, 1, MAX_VARIANTS),
-        ("seed", seed, -(2**63), 2**63 - 1),
-        ("working_size", working_size, 16, 4096),
-    ):
-        if not isinstance(value, int):
-            raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-        if not low <= value <= high:
-            raise ValueError(f"{name}: expected {low}..{high}, got {value}")
+    _check_int("n_anchors", 8 if n_anchors == "auto" else n_anchors, 1, 2**31)
+    _check_int("variants", variants, 1, MOST_VARIANTS)
+    _check_int("seed", seed, -(2**63), 2**63 - 1)
+    _check_int("working_size", working_size, 16, 4096)
+    if not isinstance(temperature, (int, float)):
+        raise TypeError(f"temperature: expected a number, got {type(temperature).__name__}")
+    if not 0 < temperature <= _HOTTEST:
+        raise ValueError(f"temperature: expected more than 0, to {_HOTTEST}, got {temperature}")
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+    if mode != "full" and (n_anchors == "auto" or variants > MAX_VARIANTS):
+        raise ValueError(
+            f'mode: only "full" finds the number of anchors, or draws more than {MAX_VARIANTS}'
+            f" variants, got {mode!r}"
+        )
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {low}..{high}, got {value}")

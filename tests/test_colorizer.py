@@ -166,8 +166,8 @@ def test_one_forward_pass_for_each_working_shape(colorizer: Colorizer, settings:
 def test_bad_image_among_many(colorizer: Colorizer, images: object, error: type, message: str):
     with pytest.raises(error, match=message):
         colorizer.colorize_all(images, **QUICK)
-    with pytest.raises(ValueError, match=r"variants: expected 1\.\.3, got 9"):
-        colorizer.colorize_all([torch.zeros(3, 4, 4)], variants=9)
+    with pytest.raises(ValueError, match=r"variants: expected 1\.\.64, got 65"):
+        colorizer.colorize_all([torch.zeros(3, 4, 4)], variants=65)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory as on Linux")
@@ -319,7 +319,12 @@ def test_slight_overshoot_is_clamped(colorizer: Colorizer):
     [
         ({"n_anchors": 0}, ValueError, r"n_anchors: expected 1\.\."),
         ({"n_anchors": 2.0}, TypeError, "n_anchors: expected an int, got float"),
-        ({"variants": 4}, ValueError, r"variants: expected 1\.\.3, got 4"),
+        ({"variants": 65}, ValueError, r"variants: expected 1\.\.64, got 65"),
+        ({"n_anchors": "some"}, TypeError, "n_anchors: expected an int, got str"),
+        ({"temperature": 0}, ValueError, "temperature: expected more than 0"),
+        ({"temperature": "hot"}, TypeError, "temperature: expected a number, got str"),
+        ({"variants": 4, "mode": "reference"}, ValueError, 'mode: only "full"'),
+        ({"n_anchors": "auto", "mode": "reference"}, ValueError, 'mode: only "full"'),
         ({"seed": "x"}, TypeError, "seed: expected an int"),
         ({"seed": 2**63}, ValueError, "seed: expected"),
         ({"working_size": 8}, ValueError, "working_size: expected 16"),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..model import DISCO, DISCOOutput, assemble
+from ..model import DISCO, DISCOOutput, Placed, Superpixels, assemble
 from .graphs import CudaGraphs, Replays, settled
 from .precision import resolve
 from .preparation import prepare
@@ -81,6 +81,41 @@ class Engine(nn.Module):
             capturing = torch.cuda.is_current_stream_capturing()
             run = self._chroma if capturing else self._replays
             return run(inputs, n_anchors, variants, seed)
+
+    # The same in parts, launched step by step, for what comes between them.
+
+    @torch.inference_mode()
+    def superpixels(self, gray: Tensor) -> Superpixels:
+        """As `DISCO.superpixels`."""
+        with settled(self.device):
+            return self.network.superpixels(gray)
+
+    @torch.inference_mode()
+    def place(
+        self,
+        superpixels: Superpixels,
+        n_anchors: int = 8,
+        kmeans_init: Tensor | None = None,
+        variants: int = 1,
+        seed: int = 0,
+    ) -> Placed:
+        """As `DISCO.place`."""
+        with settled(self.device):
+            return self.network.place(superpixels, n_anchors, kmeans_init, variants, seed)
+
+    @torch.inference_mode()
+    def color_probabilities(self, superpixels: Superpixels) -> Tensor:
+        """What the color modeler thinks of each superpixel's colour, [N,P,313]."""
+        with settled(self.device):
+            return self.network.mid_word_prj(superpixels.color_tokens).softmax(dim=-1)
+
+    @torch.inference_mode()
+    def generate(
+        self, gray: Tensor, superpixels: Superpixels, anchors: Tensor, bins: Tensor
+    ) -> Tensor:
+        """As `DISCO.generate`, of which only the result, [M,2,H,W] ab/110."""
+        with settled(self.device):
+            return self.network.generate(gray, superpixels, anchors, bins).ab
 
     def _chroma(
         self, inputs: tuple[Tensor, ...], n_anchors: int, variants: int, seed: int

@@ -16,7 +16,6 @@ from torch import Tensor
 from .. import ops
 from ..color import AB_SCALE, nearest_bins, normalize_lightness
 from ..engine import Engine
-from ..engine.graphs import settled
 from ..photographs import Photographs, middle_square, to_lab
 
 
@@ -57,25 +56,20 @@ class FromNetwork:
     @torch.inference_mode()
     def rows(self, numbers: Sequence[int], lab: Tensor) -> dict[Row, Tensor]:
         """For every K "automatic" and "Ours*" (section 5.1), which have the same anchors."""
-        network = self._engine.network
+        engine, cell_size = self._engine, self._engine.network.cell_size
         gray, ab = normalize_lightness(lab[:, :1]), lab[:, 1:].contiguous()
         found = {}
-        with settled(self._engine.device):
-            superpixels = network.superpixels(gray)
-            pooled = ops.sp_pool(ab, superpixels.association, network.cell_size)[0]
-            true_bins = nearest_bins(pooled.flatten(2).transpose(1, 2))  # [N,P]
-            for count in self._anchors:
-                # As `DISCO.forward`, whose first half is the same for every K.
-                tokens = superpixels.color_tokens
-                labels = ops.kmeans(tokens, ops.kmeans_init(tokens, count, self._seed))[0]
-                sizes = superpixels.size.flatten(1)
-                anchors, bins, _ = network._choose(tokens, labels, sizes, count, 1)
-                for name, colors in (
-                    ("automatic", bins.flatten(0, 1)),
-                    ("Ours*", true_bins.gather(1, anchors)),
-                ):
-                    made = network.generate(gray, superpixels, anchors, colors).ab
-                    found[Row(name, count)] = painted(lab, AB_SCALE * made)
+        superpixels = engine.superpixels(gray)
+        pooled = ops.sp_pool(ab, superpixels.association, cell_size)[0]
+        true_bins = nearest_bins(pooled.flatten(2).transpose(1, 2))  # [N,P]
+        for count in self._anchors:  # the first half is the same for every K
+            placed = engine.place(superpixels, count, seed=self._seed)
+            for name, colors in (
+                ("automatic", placed.bins[:, 0]),
+                ("Ours*", true_bins.gather(1, placed.index)),
+            ):
+                made = engine.generate(gray, superpixels, placed.index, colors)
+                found[Row(name, count)] = painted(lab, AB_SCALE * made)
         return found
 
 

@@ -83,6 +83,24 @@ class Superpixels:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """Anchors and the colours that the network gives them.
+
+    Attributes:
+        labels, centers: the clusters, as `kmeans_labels` and `kmeans_centers` of `DISCOOutput`.
+        index: [N,K] int64, the superpixel that is the anchor of each cluster.
+        bins: [N,V,K] int64, their colours in each variant.
+        color_logits: as in `DISCOOutput`, but [N,P,313].
+    """
+
+    labels: Tensor
+    centers: Tensor
+    index: Tensor
+    bins: Tensor
+    color_logits: Tensor | None
+
+
+@dataclass(frozen=True)
 class Generated:
     """The second half, which depends on the anchors too: M colourings.
 
@@ -161,15 +179,10 @@ class DISCO(nn.Module):
         """
         self._check(gray, n_anchors, kmeans_init, variants)
         superpixels = self.superpixels(gray)
-        color_tokens = superpixels.color_tokens
-        if kmeans_init is None:
-            kmeans_init = self.ops.kmeans_init(color_tokens, n_anchors, seed, "k-means++")
-        labels, centers, _ = self.ops.kmeans(color_tokens, kmeans_init, 20, 1e-4)
-        anchors, bins, color_logits = self._choose(
-            color_tokens, labels, superpixels.size.flatten(1), n_anchors, variants
-        )
+        placed = self.place(superpixels, n_anchors, kmeans_init, variants, seed)
+        anchors, logits = placed.index, placed.color_logits
         chosen = anchors if variants == 1 else anchors.repeat_interleave(variants, dim=0)
-        generated = self.generate(gray, superpixels, chosen, bins.flatten(0, 1))
+        generated = self.generate(gray, superpixels, chosen, placed.bins.flatten(0, 1))
         rows = superpixels.pooled.shape[2]
         mask, label = generated.anchor_mask, generated.anchor_label
         return DISCOOutput(
@@ -177,10 +190,10 @@ class DISCO(nn.Module):
             pooled=superpixels.pooled,
             association_sum=superpixels.association_sum,
             superpixel_size=superpixels.size,
-            color_tokens=color_tokens,
-            color_logits=None if color_logits is None else _as_map(color_logits, rows),
-            kmeans_labels=labels,
-            kmeans_centers=centers,
+            color_tokens=superpixels.color_tokens,
+            color_logits=None if logits is None else _as_map(logits, rows),
+            kmeans_labels=placed.labels,
+            kmeans_centers=placed.centers,
             anchor_index=anchors,
             anchor_mask=_as_map(mask, rows),
             anchor_colors=_as_map(mask * self._bin_centers[label] / AB_SCALE, rows),
@@ -206,6 +219,32 @@ class DISCO(nn.Module):
         return Superpixels(
             association, pooled, association_sum, size, tokens, color_tokens, position
         )
+
+    def place(
+        self,
+        superpixels: Superpixels,
+        n_anchors: int = 8,
+        kmeans_init: Tensor | None = None,
+        variants: int = 1,
+        seed: int = 0,
+    ) -> Placed:
+        """Anchors by K-Means on the color tokens, and their colours (section 4.2).
+
+        Args:
+            superpixels: of N pictures.
+            n_anchors: as for `forward`, like the rest.
+            kmeans_init: see there.
+            variants: see there.
+            seed: see there.
+        """
+        tokens = superpixels.color_tokens
+        if kmeans_init is None:
+            kmeans_init = self.ops.kmeans_init(tokens, n_anchors, seed, "k-means++")
+        labels, centers, _ = self.ops.kmeans(tokens, kmeans_init, 20, 1e-4)
+        index, bins, logits = self._choose(
+            tokens, labels, superpixels.size.flatten(1), n_anchors, variants
+        )
+        return Placed(labels, centers, index, bins, logits)
 
     def generate(
         self, gray: Tensor, superpixels: Superpixels, anchors: Tensor, bins: Tensor

@@ -1,0 +1,210 @@
+"""Colour anchors as a person sees them: where they are, what they may be, what they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import ops
+from .color import bin_centers, nearest_bins
+from .photographs import to_lab
+
+Point: TypeAlias = tuple[float, float]
+RGB: TypeAlias = tuple[int, int, int]
+_FORMAT = "disco_fast anchors"
+_VERSION = 1
+_MOST_CHROMA = 200.0  # of ab; sRGB reaches 134
+
+
+class Swatch(NamedTuple):
+    """A colour that an anchor may get.
+
+    Attributes:
+        bin: which of the 313 colour bins.
+        rgb: how it looks on the anchor's superpixel.
+        probability: of the bin, by the color modeler.
+    """
+
+    bin: int
+    rgb: RGB
+    probability: float
+
+
+Color: TypeAlias = str | Sequence[int] | Swatch
+"""A colour as users give it: "#c03030", (192, 48, 48), or one of an anchor's palette.
+
+Its chroma alone counts, rounded to the nearest of the network's 313 bins: the picture has the
+lightness.
+"""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A superpixel whose colour is given, and spreads to what is like it (section 4.2).
+
+    Attributes:
+        superpixel: its index, row by row of the grid.
+        pixel: (x, y), a point within, in pixels of the picture from its top left corner.
+        lightness: L of the superpixel, mean, 0-100.
+        palette: its ten most probable colours, the most probable first.
+        bin: the colour in use, one of the 313.
+    """
+
+    superpixel: int
+    pixel: Point
+    lightness: float
+    palette: tuple[Swatch, ...]
+    bin: int
+
+    @property
+    def rgb(self) -> RGB:
+        """The colour in use, as it looks on the superpixel."""
+        return shown(self.lightness, [self.bin])[0]
+
+    @property
+    def hex(self) -> str:
+        """The same as "#rrggbb"."""
+        return "#{:02x}{:02x}{:02x}".format(*self.rgb)
+
+    def recolored(self, color: Color) -> Anchor:
+        """This anchor in another colour.
+
+        Raises:
+            ValueError: not a colour.
+        """
+        return replace(self, bin=bin_of(color))
+
+
+def bin_of(color: Color) -> int:
+    """The colour bin nearest to a colour.
+
+    Raises:
+        ValueError: not a colour.
+    """
+    if isinstance(color, Swatch):
+        return color.bin
+    pixel = np.array([[rgb_of(color)]], np.uint8)
+    return int(nearest_bins(torch.from_numpy(to_lab(pixel)[0, 0, 1:])[None])[0])
+
+
+def rgb_of(color: str | Sequence[int]) -> RGB:
+    """Red, green and blue, 0-255, of "#rgb", "#rrggbb" or three numbers.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    wrong = f'color: expected "#rrggbb", or red, green and blue from 0 to 255, got {color!r}'
+    if isinstance(color, str):
+        digits = color.strip().removeprefix("#")
+        if not re.fullmatch(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", digits):
+            raise ValueError(wrong)
+        if len(digits) == 3:
+            digits = "".join(2 * digit for digit in digits)
+        return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
+    try:
+        red, green, blue = (int(part) for part in color)
+        fits = all(int(p) == p and 0 <= p <= 255 for p in color)
+    except (TypeError, ValueError):
+        raise ValueError(wrong) from None
+    if not fits:
+        raise ValueError(wrong)
+    return red, green, blue
+
+
+def shown(lightness: float, bins: Sequence[int] | Tensor) -> list[RGB]:
+    """How colour bins look at a lightness, 0-100."""
+    ab = bin_centers("cpu")[torch.as_tensor(bins)].t()[None, :, None].contiguous()
+    rgb = ops.lab_to_rgb(torch.full_like(ab[:, :1], lightness), ab, True)[0, :, 0]
+    return [(int(r), int(g), int(b)) for r, g, b in rgb.t()]
+
+
+def to_json(anchors: Sequence[Anchor], width: int, height: int) -> str:
+    """Anchors as text, to be kept or edited.
+
+    Args:
+        anchors: which.
+        width: of the picture, in pixels.
+        height: likewise.
+    """
+    centers = bin_centers("cpu").tolist()
+    entries = [
+        {
+            "x": round(anchor.pixel[0], 3),
+            "y": round(anchor.pixel[1], 3),
+            "color": anchor.hex,
+            "ab": [int(value) for value in centers[anchor.bin]],
+        }
+        for anchor in anchors
+    ]
+    head = {"format": _FORMAT, "version": _VERSION, "width": width, "height": height}
+    return json.dumps({**head, "anchors": entries}, indent=2) + "\n"
+
+
+def from_json(text: str, width: int, height: int) -> list[tuple[Point, int]]:
+    """Points and colour bins of anchors that `to_json` wrote, or a person.
+
+    An entry has "x", "y", and "color" or, what counts where both are there, "ab". Where the text
+    has another "width" and "height" than the picture, the points are scaled.
+
+    Args:
+        text: the anchors.
+        width: of the picture that they are for, in pixels.
+        height: likewise.
+
+    Raises:
+        ValueError: not such a text; the message says what of it.
+    """
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"anchors: not JSON ({error})") from None
+    if not isinstance(read, dict) or read.get("format", _FORMAT) != _FORMAT:
+        raise ValueError(f'anchors: expected a JSON object whose "format" is "{_FORMAT}"')
+    if read.get("version", _VERSION) != _VERSION:
+        raise ValueError(f"anchors: expected version {_VERSION}, got {read['version']!r}")
+    entries = read.get("anchors")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError('anchors: expected "anchors", a list of objects')
+    across = width / _number(read, "width", "the file", 1, math.inf, width)
+    down = height / _number(read, "height", "the file", 1, math.inf, height)
+    return [_entry(number, entry, across, down) for number, entry in enumerate(entries)]
+
+
+def _entry(number: int, entry: dict[str, Any], across: float, down: float) -> tuple[Point, int]:
+    name = f"anchor {number}"
+    x, y = (_number(entry, key, name, 0, math.inf) for key in "xy")
+    if "ab" in entry:
+        ab = entry["ab"]
+        if not isinstance(ab, list) or len(ab) != 2:
+            raise ValueError(f'anchors: {name}: expected two numbers in "ab", got {ab!r}')
+        named = {"a": ab[0], "b": ab[1]}
+        chroma = [_number(named, key, name, -_MOST_CHROMA, _MOST_CHROMA) for key in "ab"]
+        return (x * across, y * down), int(nearest_bins(torch.tensor([chroma]))[0])
+    if "color" not in entry:
+        raise ValueError(f'anchors: {name}: expected a "color"')
+    try:
+        return (x * across, y * down), bin_of(entry["color"])
+    except ValueError as error:
+        raise ValueError(f"anchors: {name}: {error}") from None
+
+
+def _number(
+    entry: dict[str, Any],
+    key: str,
+    name: str,
+    low: float,
+    high: float,
+    default: float | None = None,
+) -> float:
+    value = entry.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f'anchors: {name}: expected a number for "{key}", got {value!r}')
+    return float(value)
