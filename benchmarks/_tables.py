@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import _anchors_report
 import _engine_report
 import _gpu_report
 import _paper
@@ -162,6 +163,9 @@ TABLES = {
     "precision": ("precision", _precision_report.precision),
     "training": ("training", _training_report.training),
     "quality": ("quality", _quality_report.quality),
+    "recoloring": ("anchors", _anchors_report.recoloring),
+    "influence": ("anchors", _anchors_report.influence),
+    "auto": ("anchors", _anchors_report.auto),
 }
 
 
