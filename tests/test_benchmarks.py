@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -440,3 +441,24 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "skimage.color", None)
     with pytest.raises(_extras.MissingExtraError, match=r"skimage .*disco_fast\[bench\]"):
         precision.main(["--images", "1", "--size", "64", "--device", "cpu"])
+
+
+def test_anchors(tmp_path: Path) -> None:
+    for name in ("coffee", "flower"):
+        shutil.copy(_photographs.FOLDER / f"{name}.jpg", tmp_path)
+    file = tmp_path / "anchors.json"
+    printed = run("anchors.py", "--truth", tmp_path, "--repeats", 1, "--json", file)
+    report = json.loads(file.read_text())
+    assert {row["network"] for row in report["recoloring"]} == {"compact", "width 1"}
+    for row in report["recoloring"]:
+        for times in row["times"].values():
+            assert_times(times, 1)
+    found = report["influence"]
+    assert found["anchors"] == 16
+    assert 0 < found["others"] < found["own"]
+    assert found["ratio"]["least"] <= found["ratio"]["median"] <= found["ratio"]["most"]
+    assert sum(report["auto"]["tally"].values()) == 2
+    tally = sorted(k for k, n in report["auto"]["tally"].items() for _ in range(n))
+    shown = sorted(str(report["examples"][name]) for name in ("coffee", "flower"))
+    assert tally == shown
+    assert f"{found['own']:.2f}" in printed
