@@ -353,3 +353,15 @@ def test_another_pictures_colors(colorizer: Colorizer, analysis: Analysis):
     tinted[0], tinted[2] = 60, 220
     hinted = analysis.anchors_from(colorizer.analyze(tinted))
     assert {anchor.bin for anchor in hinted} == {bin_of((60, 0, 220))}
+
+
+# ---- the README ---------------------------------------------------------------------------------
+
+
+def test_the_readme_says_how(colorizer: Colorizer, image: Tensor):
+    section = (PHOTOGRAPHS.parents[1] / "README.md").read_text().split("## Anchors")[1]
+    recipe = section.split("```python\n")[1].split("```")[0]
+    known = {"colorizer": colorizer, "disco_fast": disco_fast, "image": image}
+    exec(recipe, known | {"reference": photograph("flower")}, found := {})
+    assert found["many"].shape == (12, *image.shape)
+    assert found["color"].shape == image.shape
