@@ -358,7 +358,9 @@ def test_another_pictures_colors(colorizer: Colorizer, analysis: Analysis):
 # ---- the README ---------------------------------------------------------------------------------
 
 
-def test_the_readme_says_how(colorizer: Colorizer, image: Tensor):
+def test_the_readme_says_how(colorizer: Colorizer):
+    pixels = read_image(PHOTOGRAPHS / "chelsea.jpg").pixels
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
     section = (PHOTOGRAPHS.parents[1] / "README.md").read_text().split("## Anchors")[1]
     recipe = section.split("```python\n")[1].split("```")[0]
     known = {"colorizer": colorizer, "disco_fast": disco_fast, "image": image}
