@@ -3,8 +3,8 @@
     import disco_fast
     color = disco_fast.colorize(gray)  # (..., 1 or 3, H, W), uint8 or floating
 
-Layers, each importing only those after it: colorizer and command line -> engine -> model -> ops ->
-native library.
+Layers, each importing only those after it: command line -> colorizer -> analysis -> engine ->
+model -> ops -> native library.
 """
 
 from ._version import __version__
