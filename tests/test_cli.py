@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 
 from disco_fast import __version__, _library
 from disco_fast.checkpoints import COMPACT, load_checkpoint
-from disco_fast.cli import Job, UsageError, main, plan
+from disco_fast.cli import main
 from disco_fast.colorizer import Colorizer
+from disco_fast.console import UsageError
+from disco_fast.folders.plan import Job, plan
 from disco_fast.image_files import Picture, read_image, write_image
 
 QUICK = ["--working-size", "64", "--device", "cpu", "--precision", "fp32"]
@@ -203,8 +205,21 @@ class TestColorize:
     def test_usage_errors_do_nothing(self, photos, tmp_path, capsys):
         out = tmp_path / "out"
         for options, reason in [
-            (["--anchors", "0"], "0 is less than 1"),
-            (["--variants", "4"], "invalid choice: 4"),
+            (["--anchors", "0"], "n_anchors: expected 1.."),
+            (["--variants", "65"], "variants: expected 1..64, got 65"),
+            (["--temperature", "0"], "temperature: expected more than 0"),
+            (["--overwrite", "--skip-existing"], "not allowed with argument"),
+            (["--anchors", "some"], "--anchors: expected a number, 'auto' or a file of anchors"),
+            (["--anchors", str(photos / "notes.txt")], "anchors: not JSON"),
+            (
+                ["--reference", str(photos / "b.jpg")],
+                "--reference: reference: expected a picture in",
+            ),
+            (["--reference", str(photos / "notes.txt")], "--reference: "),
+            (
+                ["--reference", str(photos / "b.jpg"), "--variants", "2"],
+                "expected 1 with a reference",
+            ),
             (["--precision", "fp8"], "invalid choice: 'fp8'"),
             (["--seed", "x"], "invalid int value: 'x'"),
             (["--working-size", "-64"], "-64 is less than 1"),

@@ -1,0 +1,1 @@
+"""``disco-fast colorize``: picture files and folders of any number of them."""
