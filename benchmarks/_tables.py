@@ -7,6 +7,7 @@ from typing import Any
 
 import _anchors_report
 import _engine_report
+import _flicker_report
 import _gpu_report
 import _paper
 import _precision_report
@@ -166,6 +167,7 @@ TABLES = {
     "recoloring": ("anchors", _anchors_report.recoloring),
     "influence": ("anchors", _anchors_report.influence),
     "auto": ("anchors", _anchors_report.auto),
+    "flicker": ("flicker", _flicker_report.flicker),
 }
 
 

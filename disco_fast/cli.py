@@ -22,6 +22,7 @@ from .evaluate import command as evaluate
 from .folders import command as folders
 from .image_files import ImageFileError
 from .train import command as train
+from .video import command as video
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         say(str(error))
         return USAGE
-    except (DownloadError, ImageFileError, OSError, ValueError) as error:
+    except (DownloadError, ImageFileError, ImportError, OSError, ValueError) as error:
         say(reason(error))
         return FAILED
     except KeyboardInterrupt:
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
             folders.add_anchors_arguments,
             folders.run_anchors,
         ),
+        ("video", "colorize a film", video.add_arguments, video.run),
         ("info", "show what is installed, and which kernels run and why", None, _run_info),
         ("convert", "convert a checkpoint to safetensors", _convert_arguments, _run_convert),
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),

@@ -59,6 +59,11 @@ class Colorizer:
         self.device, self.precision = self._engine.device, self._engine.precision
 
     @property
+    def engine(self) -> Engine:
+        """The network itself, for what needs more of it than pictures."""
+        return self._engine
+
+    @property
     def launching(self) -> str:
         """How the network's steps reach the device, in words; see `Engine.launching`."""
         return self._engine.launching

@@ -15,13 +15,20 @@ class UsageError(Exception):
     """The request makes no sense or is refused; nothing was begun."""
 
 
-def show_progress(done: int, total: int, source: Path) -> None:
-    """Announce a finished picture: in a bar on a terminal, in a line of its own elsewhere."""
+def show_progress(done: int, total: int, source: Path, every: int = 1) -> None:
+    """Announce a finished picture: in a bar on a terminal, in a line of its own elsewhere.
+
+    Args:
+        done: how many are finished.
+        total: of how many.
+        source: what was finished, or what it belongs to.
+        every: how many share a line where there is no terminal.
+    """
     if sys.stderr.isatty():
         bar = f"[{'=' * (30 * done // total):30}] {done}/{total} {source}"
         columns = shutil.get_terminal_size().columns - 1
         print(f"\r{bar[:columns]:{columns}}", end="", file=sys.stderr, flush=True)
-    else:
+    elif done % every == 0 or done == total:
         print(f"[{done}/{total}] {source}", file=sys.stderr, flush=True)
 
 

@@ -1,0 +1,1 @@
+"""``disco-fast video``: films, in colours that stay from frame to frame."""
