@@ -16,11 +16,11 @@ from . import __version__, _library
 from .checkpoints import load_checkpoint, save_checkpoint
 from .colorizer import Colorizer
 from .console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, reason, say
-from .download import OFFICIAL, DownloadError, cache_folder, download, file_sha256
+from .download import OFFICIAL, cache_folder, download, file_sha256
 from .engine import precision
 from .evaluate import command as evaluate
+from .export import command as export
 from .folders import command as folders
-from .image_files import ImageFileError
 from .train import command as train
 from .video import command as video
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         say(str(error))
         return USAGE
-    except (DownloadError, ImageFileError, ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         say(reason(error))
         return FAILED
     except KeyboardInterrupt:
@@ -143,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         ("info", "show what is installed, and which kernels run and why", None, _run_info),
         ("convert", "convert a checkpoint to safetensors", _convert_arguments, _run_convert),
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),
+        ("export", "write the networks around the ops as ONNX", export.add_arguments, export.run),
         ("train", "train a network", train.add_arguments, train.run),
         ("evaluate", "measure the quality of colours", evaluate.add_arguments, evaluate.run),
     ):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from .files import whole_file
 
@@ -69,7 +70,7 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     except OSError as error:
         raise ImageFileError(f"{path}: {error.strerror or error}") from error
     try:
-        return _decode(data)
+        return decode_image(data)
     except ImageFileError as error:
         raise ImageFileError(f"{path}: {error}") from error
 
@@ -89,7 +90,7 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
     """
     path = Path(path)
     try:
-        data = _encode(picture, path.suffix.lower())
+        data = encode_image(picture, path.suffix.lower())
         with whole_file(path) as partial:
             partial.write_bytes(data)
     except ImageFileError as error:
@@ -98,7 +99,12 @@ def write_image(path: str | os.PathLike[str], picture: Picture) -> None:
         raise ImageFileError(f"{path}: {error.strerror or error}") from error
 
 
-def _decode(data: bytes) -> Picture:
+def decode_image(data: bytes) -> Picture:
+    """The picture in the bytes of a file; see `read_image`.
+
+    Raises:
+        ImageFileError: as `read_image`, without a name.
+    """
     if not data:
         raise ImageFileError("the file is empty")
     if data.startswith((*_TIFF_ORDERS, *_BIG_TIFF)):
@@ -201,7 +207,12 @@ def _find_number(block: bytes, tag: int) -> tuple[str, int] | None:
     return None
 
 
-def _encode(picture: Picture, suffix: str) -> bytes:
+def encode_image(picture: Picture, suffix: str) -> bytes:
+    """The bytes of a file of a suffix; see `write_image`.
+
+    Raises:
+        ImageFileError: the format cannot hold the picture.
+    """
     if suffix not in SUFFIXES:
         raise ImageFileError(f"pictures are written as {' '.join(SUFFIXES)}, not {suffix or 'so'}")
     samples = _samples(picture, with_alpha=suffix not in JPEG_SUFFIXES)
@@ -228,3 +239,16 @@ def _samples(picture: Picture, with_alpha: bool) -> np.ndarray:
     if (alpha != np.iinfo(alpha.dtype).max).any():
         raise ImageFileError("JPEG cannot hold its alpha channel: choose PNG, TIFF or WebP")
     return np.ascontiguousarray(pixels)
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """(H, W, C) samples as the (C, H, W) tensor of the same grey values that Colorizer takes."""
+    if pixels.dtype == np.uint16:
+        pixels = pixels.astype(np.float32) / 65535
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def to_pixels(image: torch.Tensor, dtype: np.dtype) -> np.ndarray:
+    """The reverse of ``to_tensor``."""
+    pixels = image.permute(1, 2, 0).numpy()
+    return pixels if dtype == np.uint8 else np.rint(pixels * 65535).astype(dtype)

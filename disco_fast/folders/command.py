@@ -13,13 +13,13 @@ from ..anchors import from_json
 from ..colorizer import MOST_VARIANTS, Colorizer, check_settings
 from ..console import DONE, FAILED, UsageError, reason, say
 from ..files import remove_stale, whole_file
-from ..image_files import SUFFIXES, read_image
+from ..image_files import SUFFIXES, read_image, to_tensor
 from ..memory import keep_memory
 from ..options import add_network_options, add_picture_options, open_colorizer
 from .coloring import ByAnchors, ByNetwork, ByReference, Coloring
 from .failures import Failures
 from .plan import folder_of, plan
-from .steps import Colorizing, to_tensor
+from .steps import Colorizing
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

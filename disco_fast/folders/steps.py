@@ -11,7 +11,14 @@ from .. import pipeline
 from ..colorizer import Colorizer
 from ..console import reason, say, show_progress
 from ..engine.batching import enough
-from ..image_files import ImageFileError, Picture, read_image, write_image
+from ..image_files import (
+    ImageFileError,
+    Picture,
+    read_image,
+    to_pixels,
+    to_tensor,
+    write_image,
+)
 from .coloring import Coloring
 from .failures import Failures
 from .plan import Job
@@ -93,7 +100,7 @@ class Colorizing(pipeline.Steps[Job, Loaded, torch.Tensor]):
         for number, target in zip(job.numbers, job.targets, strict=True):
             image = variants[number]
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(target, Picture(_to_pixels(image, picture.dtype), picture.alpha))
+            write_image(target, Picture(to_pixels(image, picture.dtype), picture.alpha))
 
     def finished(self, job: Job, error: Exception | None) -> None:
         """See `pipeline.Steps`."""
@@ -107,16 +114,3 @@ class Colorizing(pipeline.Steps[Job, Loaded, torch.Tensor]):
             if self._failures is not None:
                 self._failures.add(job.source, reason(error))
         show_progress(self._finished, self._total, job.source)
-
-
-def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """(H, W, C) samples as the (C, H, W) tensor of the same grey values that Colorizer takes."""
-    if pixels.dtype == np.uint16:
-        pixels = pixels.astype(np.float32) / 65535
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _to_pixels(image: torch.Tensor, dtype: np.dtype) -> np.ndarray:
-    """The reverse of ``to_tensor``."""
-    pixels = image.permute(1, 2, 0).numpy()
-    return pixels if dtype == np.uint8 else np.rint(pixels * 65535).astype(dtype)

@@ -1,0 +1,198 @@
+"""The four networks between the ops as ONNX, checked against the originals.
+
+Superpixels and anchors are the ops' work (`ops.sp_pool`, `ops.kmeans`, `ops.choose_anchors`,
+`ops.sp_diffuse`), which ONNX has no operators for; `examples/onnx_pipeline.py` puts both together.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..color import N_BINS
+from ..engine.folding import fold_spectral_norm
+from ..files import whole_file
+from ..model import DISCO, assemble
+from ..model.scale import TOKEN_DIM
+from ..model.transformer import position_encoding
+
+TOLERANCE = 1e-3  # onnxruntime sums in another order; the widest network differs by some 1e-5
+OPSET = 17  # the first with LayerNormalization
+
+
+class MismatchError(RuntimeError):
+    """What was exported computes something else than the original."""
+
+
+class _Features(nn.Module):
+    """Lightness to association map and pixel features."""
+
+    def __init__(self, network: DISCO):
+        super().__init__()
+        self.segnet, self.repnet = network.segnet, network.repnet
+
+    def forward(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        return self.segnet(gray), self.repnet(gray)
+
+
+class _ColorModeler(nn.Module):
+    """Superpixels' tokens to color tokens and colour logits."""
+
+    def __init__(self, network: DISCO):
+        super().__init__()
+        self.encoder, self.projection = network.wildpath, network.mid_word_prj
+
+    def forward(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        color_tokens = self.encoder(tokens, position)
+        return color_tokens, self.projection(color_tokens)
+
+
+class _ColorGenerator(nn.Module):
+    """Tokens, and anchors with their colours, to guided tokens."""
+
+    def __init__(self, network: DISCO):
+        super().__init__()
+        self.encoder, self.embedding = network.hintpath, network.trg_word_emb
+
+    def forward(self, tokens: Tensor, mask: Tensor, bins: Tensor, position: Tensor) -> Tensor:
+        colors = mask * F.one_hot(bins, N_BINS).to(tokens.dtype)
+        return self.encoder(self.embedding(torch.cat([tokens, colors, mask], dim=-1)), position)
+
+
+class _Model(NamedTuple):
+    """One file: its network, and the names of what goes in and comes out with their free axes."""
+
+    name: str
+    network: nn.Module
+    inputs: Mapping[str, Mapping[int, str]]
+    outputs: Mapping[str, Mapping[int, str]]
+
+
+def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
+    """Write `features`, `color_modeler`, `color_generator` and `refinenet` as .onnx files.
+
+    Batch, height and width, and the number of superpixels are free. Weights are fp32. Before a file
+    takes its name onnxruntime has run it, at two sizes, with the original's results.
+
+    Args:
+        network: as published, not one that an engine has prepared; it is not changed.
+        folder: an existing one; files of these names are replaced.
+        opset: of ONNX, at least 17.
+
+    Returns:
+        The files.
+
+    Raises:
+        ImportError: the extra is not installed.
+        MismatchError: a result differs by more than 1e-3.
+    """
+    onnxruntime, _ = _need("onnxruntime"), _need("onnx")
+    copy = assemble(
+        {key: value.clone().cpu() for key, value in network.state_dict().items()},
+        network.width,
+        network.cell_size,
+    )
+    fold_spectral_norm(copy)
+    written = []
+    for model in _models(copy):
+        model.network.eval()  # torch leaves all of it in the mode of its outermost part
+        target = folder / f"{model.name}.onnx"
+        with whole_file(target) as partial:
+            _write(model, partial, network.cell_size, opset)
+            session = onnxruntime.InferenceSession(partial.read_bytes())
+            for rows, columns in ((3, 4), (5, 2)):
+                _compare(model, session, rows, columns, network.cell_size)
+        written.append(target)
+    return written
+
+
+def _models(network: DISCO) -> list[_Model]:
+    pixels = {0: "pictures", 2: "height", 3: "width"}
+    tokens = {0: "pictures", 1: "superpixels"}
+    position = {1: "superpixels"}
+    return [
+        _Model(
+            "features",
+            _Features(network),
+            {"gray": pixels},
+            {"association": pixels, "features": pixels},
+        ),
+        _Model(
+            "color_modeler",
+            _ColorModeler(network),
+            {"tokens": tokens, "position": position},
+            {"color_tokens": tokens, "color_logits": tokens},
+        ),
+        _Model(
+            "color_generator",
+            _ColorGenerator(network),
+            {"tokens": tokens, "mask": tokens, "bins": tokens, "position": position},
+            {"guided_tokens": tokens},
+        ),
+        _Model("refinenet", network.enhanceNet, {"pixels": pixels}, {"ab": pixels}),
+    ]
+
+
+def _example(name: str, rows: int, columns: int, cell_size: int) -> Tensor:
+    """An input of that name for two pictures of a grid of superpixels; the same every time."""
+    draws = torch.Generator().manual_seed(rows)
+    count, size = rows * columns, (rows * cell_size, columns * cell_size)
+    if name == "position":
+        return position_encoding(rows, columns)
+    if name == "bins":
+        return torch.randint(0, N_BINS, (2, count), generator=draws)
+    if name == "mask":
+        return (torch.rand(2, count, 1, generator=draws) < 0.3).float()
+    if name == "tokens":
+        return torch.rand(2, count, TOKEN_DIM, generator=draws)
+    return 2 * torch.rand(2, 1 if name == "gray" else 1 + TOKEN_DIM, *size, generator=draws) - 1
+
+
+def _write(model: _Model, path: Path, cell_size: int, opset: int) -> None:
+    example = tuple(_example(name, 4, 3, cell_size) for name in model.inputs)
+    with warnings.catch_warnings(), torch.no_grad():
+        # torch advises its newer exporter, which fixes what is free here.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model.network,
+            example,
+            str(path),
+            input_names=list(model.inputs),
+            output_names=list(model.outputs),
+            dynamic_axes={**model.inputs, **model.outputs},
+            opset_version=opset,
+            dynamo=False,
+        )
+
+
+def _compare(model: _Model, session: Any, rows: int, columns: int, cell_size: int) -> None:
+    given = {name: _example(name, rows, columns, cell_size) for name in model.inputs}
+    with torch.no_grad():
+        expected = model.network(*given.values())
+    expected = (expected,) if isinstance(expected, Tensor) else expected
+    found = session.run(None, {name: value.numpy() for name, value in given.items()})
+    for name, was, got in zip(model.outputs, expected, found, strict=True):
+        difference = float(np.abs(was.numpy() - got).max())
+        if not difference <= TOLERANCE:
+            raise MismatchError(
+                f"{model.name}: {name} differs by {difference:.2g} from the original"
+            )
+
+
+def _need(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX needs {name}: python -m pip install 'disco_fast[export]', or in a checkout"
+            " python -m pip install '.[export]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""disco_fast inside other engines: one module each, imported only by who has it."""
