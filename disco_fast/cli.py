@@ -23,6 +23,7 @@ from .export import command as export
 from .folders import command as folders
 from .train import command as train
 from .video import command as video
+from .web import command as web
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
             folders.run_anchors,
         ),
         ("video", "colorize a film", video.add_arguments, video.run),
+        ("web", "open a page to colorize on", web.add_arguments, web.run),
         ("info", "show what is installed, and which kernels run and why", None, _run_info),
         ("convert", "convert a checkpoint to safetensors", _convert_arguments, _run_convert),
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),

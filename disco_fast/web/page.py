@@ -1,0 +1,169 @@
+"""The page: what is where on it, and what a click does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..colorizer import Colorizer
+from .drawing import LONGEST, shown, swatch_at, swatches, with_anchors
+from .session import VARIANTS, Limits, Session, SessionError
+
+_HOUR = 3600
+_TITLE = "## disco_fast\nColours for gray photographs, by a few anchors that you can change."
+_WELCOME = "Drop a photograph to begin."
+_HELP = (
+    "**Click an anchor** to select it, **anywhere else** to add one. The selected anchor takes one"
+    " of its probable colours, or any other."
+)
+CSS = """
+.gradio-container { max-width: 1240px !important; margin: auto; }
+#swatches img { cursor: pointer; object-fit: contain; }
+#anchors img { cursor: crosshair; width: 100%; }
+#anchors label, #slider label, #variants label { background: rgba(255, 255, 255, 0.8); }
+#variants img { object-fit: contain; }
+footer { display: none !important; }
+"""
+
+
+def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
+    """The page of a network.
+
+    Args:
+        colorizer: it is asked by one visitor at a time.
+        limits: of uploads.
+    """
+    with gr.Blocks(
+        title="disco_fast", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)
+    ) as page:
+        session = gr.State(None, time_to_live=_HOUR)
+        gr.Markdown(
+            "## disco_fast\nColours for gray photographs, by a few anchors that you can change."
+        )
+        with gr.Row(equal_height=True):
+            upload = gr.File(label="Photograph", height=110, elem_id="upload", scale=2)
+            status = gr.Textbox(
+                _WELCOME, label="Status", interactive=False, lines=2, elem_id="status", scale=3
+            )
+        with gr.Row():
+            anchors = gr.Image(
+                label="Anchors", interactive=False, format="png", elem_id="anchors", buttons=[]
+            )
+            slider = gr.ImageSlider(
+                label="Gray and colour", interactive=False, format="jpeg", elem_id="slider",
+                buttons=["fullscreen"], max_height=LONGEST,
+            )  # fmt: skip
+        with gr.Row():
+            with gr.Column(scale=3):
+                gr.Markdown(_HELP)
+                strip = gr.Image(
+                    swatches(None), label="Probable colours of the selected anchor", height=110,
+                    interactive=False, format="png", elem_id="swatches", buttons=[],
+                )  # fmt: skip
+                with gr.Row(equal_height=True):
+                    color = gr.ColorPicker("#c03030", label="Any colour", elem_id="color")
+                    use = gr.Button("Use this colour", elem_id="use")
+                    move = gr.Checkbox(label="Next click moves it", elem_id="move")
+                with gr.Row():
+                    remove = gr.Button("Remove anchor", elem_id="remove")
+                    reset = gr.Button("Start again", elem_id="reset")
+            with gr.Column(scale=2):
+                gallery = gr.Gallery(
+                    label="Variants: click one to go on with it", columns=VARIANTS, height=170,
+                    allow_preview=False, interactive=False, elem_id="variants", buttons=[],
+                )  # fmt: skip
+                prepare = gr.Button("Files at full size", variant="primary", elem_id="prepare")
+                files = gr.File(label="Picture and anchors", interactive=False, elem_id="files")
+                load = gr.UploadButton(
+                    "Load anchors (JSON)", file_types=[".json"], elem_id="load", size="sm"
+                )
+        view = [status, anchors, slider, strip]
+
+        def changing(change: Callable[..., None]) -> Callable[..., list[Any]]:
+            """An event: change the session, and show it; or say why not."""
+
+            def event(now: Session | None, *values: Any) -> list[Any]:
+                if now is None:
+                    return [_WELCOME, *[gr.skip()] * (len(view) - 1)]
+                try:
+                    change(now, *values)
+                except SessionError as error:
+                    return [str(error), *[gr.skip()] * (len(view) - 1)]
+                return _view(now)
+
+            return event
+
+        def opened(path: str | None) -> list[Any]:
+            if path is None:
+                return [None, _WELCOME, None, None, swatches(None), None, None]
+            try:
+                now = Session(colorizer, path, limits)
+            except (SessionError, MemoryError) as error:
+                return [None, str(error), None, None, swatches(None), None, None]
+            variants = [shown(pixels) for pixels in now.variants()]
+            return [now, *_view(now), variants, None]
+
+        def clicked(now: Session | None, moving: bool, event: gr.SelectData) -> list[Any]:
+            return changing(lambda s: s.click(_point(s, event.index), moving))(now)
+
+        def picked(now: Session | None, event: gr.SelectData) -> list[Any]:
+            return changing(lambda s: s.recolor(_swatch(s, event.index[0])))(now)
+
+        def varied(now: Session | None, event: gr.SelectData) -> list[Any]:
+            return changing(lambda s: s.variant(event.index))(now)
+
+        def prepared(now: Session | None) -> list[str] | None:
+            if now is None:
+                return None
+            return [str(path) for path in now.save(Path(tempfile.mkdtemp()))]
+
+        quiet: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+        upload.change(opened, upload, [session, *view, gallery, files], **quiet)
+        anchors.select(clicked, [session, move], view, **quiet).then(
+            lambda: False, None, move, **quiet
+        )
+        strip.select(picked, session, view, **quiet)
+        gallery.select(varied, session, view, **quiet)
+        use.click(changing(Session.recolor), [session, color], view, **quiet)
+        remove.click(changing(Session.remove), session, view, **quiet)
+        reset.click(changing(Session.reset), session, view, **quiet)
+        prepare.click(prepared, session, files, **quiet)
+        load.upload(
+            changing(lambda s, path: s.load(Path(path).read_text(errors="replace"))),
+            [session, load], view, **quiet,
+        )  # fmt: skip
+    page.queue(default_concurrency_limit=1, max_size=32)
+    return page
+
+
+def _view(now: Session) -> list[Any]:
+    """What the page shows of a session: words, anchors, slider, swatches."""
+    color = shown(now.result)
+    chosen = None if now.selected is None else now.anchors[now.selected]
+    width, height = now.size
+    words = f"{width} x {height} pixels, {len(now.anchors)} anchors."
+    if chosen is not None:
+        words += f" Selected: {chosen.hex}."
+    return [
+        words,
+        with_anchors(color, now.anchors, now.selected, now.size),
+        (shown(now.gray), color),
+        swatches(chosen),
+    ]
+
+
+def _point(now: Session, index: Any) -> tuple[float, float]:
+    """A click on the shown picture in pixels of the photograph."""
+    height, width = shown(now.gray).shape[:2]
+    x, y = (index[0] + 0.5) * now.size[0] / width, (index[1] + 0.5) * now.size[1] / height
+    return min(x, now.size[0] - 0.5), min(y, now.size[1] - 0.5)
+
+
+def _swatch(now: Session, x: int) -> Any:
+    if now.selected is None:
+        raise SessionError("Click an anchor first.")
+    return now.anchors[now.selected].palette[swatch_at(x)]
