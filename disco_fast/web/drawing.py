@@ -15,12 +15,11 @@ _SWATCH = 64, 56  # height, width
 
 
 def shown(pixels: np.ndarray) -> np.ndarray:
-    """A picture no longer than `LONGEST`."""
+    """A picture at the size of the page: its longer side is `LONGEST`."""
     scale = LONGEST / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(pixels, (width, height), interpolation=method)
 
 
 def with_anchors(

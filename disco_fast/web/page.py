@@ -16,15 +16,10 @@ from .session import VARIANTS, Limits, Session, SessionError
 _HOUR = 3600
 _TITLE = "## disco_fast\nColours for gray photographs, by a few anchors that you can change."
 _WELCOME = "Drop a photograph to begin."
-_HELP = (
-    "**Click an anchor** to select it, **anywhere else** to add one. The selected anchor takes one"
-    " of its probable colours, or any other."
-)
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: auto; }
 #swatches img { cursor: pointer; object-fit: contain; }
 #anchors img { cursor: crosshair; width: 100%; }
-#anchors label, #slider label, #variants label { background: rgba(255, 255, 255, 0.8); }
 #variants img { object-fit: contain; }
 footer { display: none !important; }
 """
@@ -50,19 +45,23 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
                 _WELCOME, label="Status", interactive=False, lines=2, elem_id="status", scale=3
             )
         with gr.Row():
-            anchors = gr.Image(
-                label="Anchors", interactive=False, format="png", elem_id="anchors", buttons=[]
-            )
-            slider = gr.ImageSlider(
-                label="Gray and colour", interactive=False, format="jpeg", elem_id="slider",
-                buttons=["fullscreen"], max_height=LONGEST,
-            )  # fmt: skip
+            with gr.Column():
+                gr.Markdown("**Anchors.** Click one to select it, anywhere else to add one.")
+                anchors = gr.Image(
+                    show_label=False, interactive=False, format="png", elem_id="anchors", buttons=[]
+                )
+            with gr.Column():
+                gr.Markdown("**Gray and colour.** Drag the handle.")
+                slider = gr.ImageSlider(
+                    show_label=False, interactive=False, format="jpeg", elem_id="slider",
+                    buttons=["fullscreen"], max_height=LONGEST,
+                )  # fmt: skip
         with gr.Row():
-            with gr.Column(scale=3):
-                gr.Markdown(_HELP)
+            with gr.Column():
+                gr.Markdown("**Probable colours** of the selected anchor. Click one to use it.")
                 strip = gr.Image(
-                    swatches(None), label="Probable colours of the selected anchor", height=110,
-                    interactive=False, format="png", elem_id="swatches", buttons=[],
+                    swatches(None), show_label=False, height=76, interactive=False,
+                    format="png", elem_id="swatches", buttons=[],
                 )  # fmt: skip
                 with gr.Row(equal_height=True):
                     color = gr.ColorPicker("#c03030", label="Any colour", elem_id="color")
@@ -71,15 +70,19 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
                 with gr.Row():
                     remove = gr.Button("Remove anchor", elem_id="remove")
                     reset = gr.Button("Start again", elem_id="reset")
-            with gr.Column(scale=2):
+            with gr.Column():
+                gr.Markdown("**Variants.** Click one to go on with it.")
                 gallery = gr.Gallery(
-                    label="Variants: click one to go on with it", columns=VARIANTS, height=170,
-                    allow_preview=False, interactive=False, elem_id="variants", buttons=[],
+                    show_label=False, columns=VARIANTS, height=215, allow_preview=False,
+                    interactive=False, elem_id="variants", buttons=[],
                 )  # fmt: skip
-                prepare = gr.Button("Files at full size", variant="primary", elem_id="prepare")
-                files = gr.File(label="Picture and anchors", interactive=False, elem_id="files")
-                load = gr.UploadButton(
-                    "Load anchors (JSON)", file_types=[".json"], elem_id="load", size="sm"
+                with gr.Row():
+                    prepare = gr.Button("Files at full size", variant="primary", elem_id="prepare")
+                    load = gr.UploadButton(
+                        "Load anchors (JSON)", file_types=[".json"], elem_id="load"
+                    )
+                files = gr.File(
+                    label="Picture and anchors", interactive=False, elem_id="files", visible=False
                 )
         view = [status, anchors, slider, strip]
 
@@ -99,16 +102,17 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
 
         def opened(path: str | None) -> list[Any]:
             if path is None:
-                return [None, _WELCOME, None, None, swatches(None), None, None]
+                return _nothing(_WELCOME)
             try:
                 now = Session(colorizer, path, limits)
             except (SessionError, MemoryError) as error:
-                return [None, str(error), None, None, swatches(None), None, None]
+                return _nothing(str(error))
             variants = [shown(pixels) for pixels in now.variants()]
-            return [now, *_view(now), variants, None]
+            return [now, *_view(now), variants, gr.update(value=None, visible=False)]
 
         def clicked(now: Session | None, moving: bool, event: gr.SelectData) -> list[Any]:
-            return changing(lambda s: s.click(_point(s, event.index), moving))(now)
+            moved = changing(lambda s: s.click(_point(s, event.index), moving))(now)
+            return [*moved, False]
 
         def picked(now: Session | None, event: gr.SelectData) -> list[Any]:
             return changing(lambda s: s.recolor(_swatch(s, event.index[0])))(now)
@@ -116,16 +120,15 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
         def varied(now: Session | None, event: gr.SelectData) -> list[Any]:
             return changing(lambda s: s.variant(event.index))(now)
 
-        def prepared(now: Session | None) -> list[str] | None:
+        def prepared(now: Session | None) -> Any:
             if now is None:
-                return None
-            return [str(path) for path in now.save(Path(tempfile.mkdtemp()))]
+                return gr.skip()
+            paths = now.save(Path(tempfile.mkdtemp()))
+            return gr.update(value=[str(path) for path in paths], visible=True)
 
         quiet: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
         upload.change(opened, upload, [session, *view, gallery, files], **quiet)
-        anchors.select(clicked, [session, move], view, **quiet).then(
-            lambda: False, None, move, **quiet
-        )
+        anchors.select(clicked, [session, move], [*view, move], **quiet)
         strip.select(picked, session, view, **quiet)
         gallery.select(varied, session, view, **quiet)
         use.click(changing(Session.recolor), [session, color], view, **quiet)
@@ -138,6 +141,11 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
         )  # fmt: skip
     page.queue(default_concurrency_limit=1, max_size=32)
     return page
+
+
+def _nothing(words: str) -> list[Any]:
+    """The page without a photograph."""
+    return [None, words, None, None, swatches(None), None, gr.update(value=None, visible=False)]
 
 
 def _view(now: Session) -> list[Any]:
