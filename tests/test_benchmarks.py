@@ -462,3 +462,17 @@ def test_anchors(tmp_path: Path) -> None:
     shown = sorted(str(report["examples"][name]) for name in ("coffee", "flower"))
     assert tally == shown
     assert f"{found['own']:.2f}" in printed
+
+
+def test_flicker(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    printed = run("flicker.py", "--frames", 3, "--json", tmp_path / "flicker.json")
+    rows = json.loads((tmp_path / "flicker.json").read_text())["rows"]
+    films = len(list(_photographs.FOLDER.glob("*.jpg")))
+    assert len(rows) == 3 * films
+    assert all(row["frames"] == 3 for row in rows)
+    assert all(row["flicker"] > 0 for row in rows)
+    by_way = [sum(r["flicker"] for r in rows if r["way"] == way) for way in
+              ("frame by frame", "anchors tracked", "and chroma smoothed")]  # fmt: skip
+    assert by_way[0] > by_way[1] > by_way[2]
+    assert f"{rows[0]['flicker']:.2f}" in printed
