@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -119,16 +120,20 @@ def test_what_cannot_be_done_changes_nothing(session: Session) -> None:
         session.remove()
 
 
-def test_files(session: Session, analysis: Analysis, tmp_path: Path, colorizer: Colorizer) -> None:
+def test_files(colorizer: Colorizer) -> None:
+    session = Session(colorizer, COFFEE)
     session.selected = 1
     session.recolor("#2040d0")
-    picture, anchors = session.save(tmp_path)
+    picture, anchors = session.save()
     assert picture.name == "coffee-color.jpg"
     saved = read_image(picture).pixels.astype(int)
     assert np.abs(saved - session.result).mean() < 4  # JPEG
     again = Session(colorizer, COFFEE)
     again.load(anchors.read_text())
     assert np.array_equal(again.result, session.result)
+    del session
+    gc.collect()
+    assert not picture.exists()
 
 
 def test_alpha_and_16_bits_are_kept(colorizer: Colorizer, tmp_path: Path) -> None:
@@ -137,7 +142,7 @@ def test_alpha_and_16_bits_are_kept(colorizer: Colorizer, tmp_path: Path) -> Non
     write_image(tmp_path / "deep.png", Picture(pixels, alpha))
     session = Session(colorizer, tmp_path / "deep.png")
     assert session.result.dtype == np.uint8
-    saved = read_image(session.save(tmp_path)[0])
+    saved = read_image(session.save()[0])
     assert saved.pixels.dtype == np.uint16
     assert saved.alpha is not None
     assert np.array_equal(saved.alpha, alpha)
@@ -293,6 +298,8 @@ def visitor(address: str) -> Iterator[Visitor]:
 
 
 def test_the_whole_visit(visitor: Visitor, colorizer: Colorizer, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
     source = tmp_path / "coffee.png"  # comes back as PNG, so pixels can be compared
     write_image(source, Picture(read_image(COFFEE).pixels))
     analysis = colorizer.analyze(to_tensor(read_image(source).pixels))
@@ -328,7 +335,7 @@ def test_the_whole_visit(visitor: Visitor, colorizer: Colorizer, tmp_path: Path)
     moved = analysis.from_json(json.dumps(kept))
     assert moved[8].pixel == pytest.approx((0.9 * width, 0.95 * height), abs=2)
     assert moved[8].bin == added[8].bin
-    assert not visitor.tab.locator("#move input").is_checked()
+    expect(visitor.tab.locator("#move input")).not_to_be_checked(timeout=20_000)
     visitor.tab.click("#remove")
     visitor.until(lambda words: words == "512 x 341 pixels, 8 anchors.")
     assert np.array_equal(visitor.files(tmp_path)[0], painted(analysis, expected))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,8 +122,7 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
         def prepared(now: Session | None) -> Any:
             if now is None:
                 return gr.skip()
-            paths = now.save(Path(tempfile.mkdtemp()))
-            return gr.update(value=[str(path) for path in paths], visible=True)
+            return gr.update(value=[str(path) for path in now.save()], visible=True)
 
         quiet: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
         upload.change(opened, upload, [session, *view, gallery, files], **quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,7 @@ class Session:
         except ImageFileError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise SessionError(f"{path.name}: {reason}") from None
+        self._folder = tempfile.TemporaryDirectory(prefix="disco-fast-")
         self._name, self._dtype, self._alpha = path, picture.pixels.dtype, picture.alpha
         image = to_tensor(picture.pixels)
         self._analysis: Analysis = colorizer.analyze(image)
@@ -143,14 +145,15 @@ class Session:
         """All variants, RGB of the full size."""
         return [self._painted(anchors) for anchors in self._analysis.variants(VARIANTS)]
 
-    def save(self, folder: Path) -> tuple[Path, Path]:
-        """Write the picture at full size, and its anchors.
+    def save(self) -> tuple[Path, Path]:
+        """Write the picture at full size, and its anchors, to files that go when the session goes.
 
         A JPEG stays a JPEG; anything else becomes a PNG, with its alpha and its 16 bits.
 
         Returns:
             (picture, anchors as JSON).
         """
+        folder = Path(self._folder.name)
         jpeg = self._name.suffix.lower() in (".jpg", ".jpeg") and self._dtype == np.uint8
         picture = folder / f"{self._name.stem}-color{'.jpg' if jpeg else '.png'}"
         pixels = to_pixels(self._analysis.colorize(self.anchors), self._dtype)
