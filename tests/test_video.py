@@ -225,6 +225,20 @@ def test_odd_sizes_and_no_sound(tmp_path: Path) -> None:
         assert got == [size] * 5
 
 
+def test_a_size_that_changes_midway(tmp_path: Path) -> None:
+    """Two H.264 streams one after the other, as some recorders write them."""
+    streams = b""
+    for height, width in ((64, 96), (48, 64)):
+        write_film(tmp_path / "part.h264", pan("china", 3, height, width), container="h264")
+        streams += (tmp_path / "part.h264").read_bytes()
+    (tmp_path / "in.h264").write_bytes(streams)
+    with av.open(str(tmp_path / "in.h264")) as container:
+        assert len({(f.width, f.height) for f in container.decode(video=0)}) == 2
+    target = tmp_path / "out.mp4"
+    assert main(["video", str(tmp_path / "in.h264"), "-o", str(target), *QUICK]) == 0
+    assert [frame.pixels.shape for frame in film.frames(target)] == [(64, 96, 3)] * 6
+
+
 def test_killed_it_goes_on_to_the_same_film(tmp_path: Path) -> None:
     frames = np.concatenate([pan("coffee", PART, 48, 64, 1), pan("china", PART + 40, 48, 64, 1)])
     source = write_film(tmp_path / "in.mp4", frames, audio="aac")

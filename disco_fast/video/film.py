@@ -96,7 +96,8 @@ def frames(path: Path, skip: int = 0) -> Iterator[Frame]:
     """The frames of a film in the order they are shown, from number `skip` on.
 
     Times rise from frame to frame: one that is missing or does not is taken to be a unit later.
-    Frames that cannot be decoded are missing, as in any player.
+    Frames of another size than the film's are resized. Frames that cannot be decoded are missing,
+    as in any player.
 
     Raises:
         FilmError: there is no film in the file.
@@ -104,6 +105,7 @@ def frames(path: Path, skip: int = 0) -> Iterator[Frame]:
     with _opened(path) as container:
         stream = _video(container, path)
         stream.thread_type = "AUTO"
+        size = {"width": stream.codec_context.width, "height": stream.codec_context.height}
         last: int | None = None
         for number, frame in enumerate(container.decode(stream)):
             time = frame.pts if frame.pts is not None else (-1 if last is None else last) + 1
@@ -111,7 +113,7 @@ def frames(path: Path, skip: int = 0) -> Iterator[Frame]:
                 time = last + 1
             last = time
             if number >= skip:
-                yield Frame(frame.to_ndarray(format="rgb24"), time)
+                yield Frame(frame.to_ndarray(format="rgb24", **size), time)
 
 
 def write_part(path: Path, facts: Facts, frames: Iterable[Frame], quality: int) -> None:
