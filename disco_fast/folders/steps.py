@@ -74,8 +74,8 @@ class Colorizing(pipeline.Steps[Job, Loaded, torch.Tensor]):
         return Loaded(image, picture.alpha, picture.pixels.dtype)
 
     def pixels(self, picture: Loaded) -> int:
-        """See `pipeline.Steps`."""
-        return picture.image.shape[1] * picture.image.shape[2]
+        """Those of its results, which are as many as its variants."""
+        return picture.image.shape[1] * picture.image.shape[2] * self._options["variants"]
 
     def group(self, picture: Loaded) -> tuple[int, int]:
         """See `pipeline.Steps`."""
