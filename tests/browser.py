@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -24,7 +25,10 @@ def served(*options: object) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "disco_fast.cli", "web", "--port", str(port)]
     process = subprocess.Popen(
-        [*command, *map(str, options)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [*command, *map(str, options)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        cwd=tempfile.gettempdir(),  # -m would prefer the source folder to what is installed
     )
     address = f"http://127.0.0.1:{port}/"
     try:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "disco_fast.cli", "colorize", *map(str, arguments), *QUICK]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
+    # Elsewhere: -m would prefer the source folder, which has no kernels, to what is installed.
+    return subprocess.Popen(command, stderr=subprocess.PIPE, cwd=tempfile.gettempdir())
 
 
 def wait_for_files(process: subprocess.Popen[bytes], folder: Path, count: int) -> None:

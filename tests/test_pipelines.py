@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -199,8 +200,12 @@ def test_export_refuses(exported: Path, tmp_path: Path, capsys: Any, monkeypatch
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     module = pytest.importorskip("ray")
+    here = Path.cwd()
+    # Workers look for modules where the driver was started: not in the source folder, which has no
+    # kernels.
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
     paths = os.environ.get("PYTHONPATH", "")
     module.init(
         num_cpus=3,  # two workers, and one for what reads and splits
@@ -209,6 +214,7 @@ def ray() -> Iterator[Any]:
         object_store_memory=150 * 2**20,
         runtime_env={"env_vars": {"PYTHONPATH": f"{Path(__file__).parent}:{paths}"}},
     )
+    os.chdir(here)
     yield module
     module.shutdown()
 
@@ -358,9 +364,8 @@ def photographs(tmp_path: Path) -> Path:
 
 def example(name: str, *arguments: object) -> str:
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    elsewhere = tempfile.gettempdir()  # Ray's workers look for modules where the driver was started
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=elsewhere)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

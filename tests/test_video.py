@@ -245,14 +245,17 @@ def test_killed_it_goes_on_to_the_same_film(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole.mp4", tmp_path / "stopped.mp4"
     assert main(["video", str(source), "-o", str(whole), *QUICK]) == 0
     command = [sys.executable, "-m", "disco_fast.cli", "video", str(source), "-o", str(stopped)]
-    process = subprocess.Popen([*command, *QUICK], stderr=subprocess.PIPE)
+    # Elsewhere: -m would prefer the source folder, which has no kernels, to what is installed.
+    process = subprocess.Popen([*command, *QUICK], stderr=subprocess.PIPE, cwd=tmp_path)
     while not list(tmp_path.glob(".stopped.mp4.disco-fast-*/000000.safetensors")):
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert not stopped.exists()
-    done = subprocess.run([*command, *QUICK], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*command, *QUICK], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert "parts of 100 frames are done already" in done.stderr
     assert stopped.read_bytes() == whole.read_bytes()
     assert len(seconds(stopped)) == len(frames)
