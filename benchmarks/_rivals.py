@@ -116,7 +116,8 @@ def official(folder: Path) -> Build:
 
 def _copy(network: DISCO, device: torch.device) -> DISCO:
     weights = {key: value.clone() for key, value in network.state_dict().items()}
-    return assemble(weights, network.width, network.cell_size).requires_grad_(False).to(device)
+    copy = assemble(weights, network.width, network.cell_size, network.backbone)
+    return copy.requires_grad_(False).to(device)
 
 
 def engine(fast: Engine) -> Forward:

@@ -30,7 +30,8 @@ class CheckpointError(ValueError):
 def load_checkpoint(path: str | Path) -> DISCO:
     """Build the network that a checkpoint holds, in fp32 and in eval mode, on the CPU.
 
-    Width and cell size are read from the file; official checkpoints are width 1, cell size 16.
+    Width, cell size and backbone are read from the file; official checkpoints are width 1, cell
+    size 16, the published backbone.
 
     Args:
         path: `.safetensors`, or a pickle of a state dict or of a dict with the entry `state_dict`
@@ -50,14 +51,15 @@ def load_checkpoint(path: str | Path) -> DISCO:
         state = {key.removeprefix("module."): value for key, value in state.items()}
     width = metadata.get("width") or (len(state[_WIDEST]) / 512 if _WIDEST in state else 1.0)
     cell_size = int(metadata.get("cell_size", 16))
+    backbone = metadata.get("backbone", "published")
     try:
         with torch.device("meta"):
-            expected = DISCO(float(width), cell_size).state_dict()
+            expected = DISCO(float(width), cell_size, backbone).state_dict()
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, expected, state)
     wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return assemble(wide, float(width), cell_size)
+    return assemble(wide, float(width), cell_size, backbone)
 
 
 def save_checkpoint(
@@ -78,12 +80,17 @@ def save_checkpoint(
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for key, value in network.state_dict().items()
     }
-    metadata = {**(notes or {}), "width": repr(network.width), "cell_size": str(network.cell_size)}
+    metadata = {
+        **(notes or {}),
+        "width": repr(network.width),
+        "cell_size": str(network.cell_size),
+        "backbone": network.backbone,
+    }
     with whole_file(path) as partial:
         partial.write_bytes(safetensors.torch.save(state, metadata))
 
 
-def random_network(width: float = 1.0) -> DISCO:
+def random_network(width: float = 1.0, backbone: str = "published") -> DISCO:
     """A network with fixed random weights, for trying and timing; its colours mean nothing.
 
     Batch-norm statistics and spectral norms are calibrated on smooth noise, so that activations
@@ -91,7 +98,7 @@ def random_network(width: float = 1.0) -> DISCO:
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        network = DISCO(width)
+        network = DISCO(width, backbone=backbone)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.5

@@ -38,7 +38,7 @@ from disco_fast.train.losses import (
     superpixel_loss,
 )
 from disco_fast.train.processes import Processes
-from disco_fast.train.stages import BackboneStage, ColorizerStage, SPixNetStage
+from disco_fast.train.stages import Anchoring, BackboneStage, ColorizerStage, SPixNetStage
 from disco_fast.train.stream import Crops, Turns
 from disco_fast.train.trainer import STATE, Schedule, Trainer
 
@@ -200,7 +200,7 @@ def test_stage_1_trains_spixnet_alone(small: DISCO, lab: Tensor) -> None:
 
 
 def test_stage_2_trains_all_the_rest_and_leaves_spixnet_alone(small: DISCO, lab: Tensor) -> None:
-    stage = _colorizer_stage(small, anchors=(3, 5), cluster="both").train()
+    stage = _colorizer_stage(small, anchoring=Anchoring(3, 5, "both")).train()
     before = {key: value.clone() for key, value in small.segnet.state_dict().items()}
     with seeded():
         for _ in range(3):
@@ -273,7 +273,7 @@ def test_the_perceptual_term(lab: Tensor) -> None:
 def test_anchors_carry_true_colours(lab: Tensor) -> None:
     """On true colours the guided result comes nearer to the truth than on false ones."""
     network = load_checkpoint(COMPACT)
-    stage = _colorizer_stage(network, cluster="feature").eval()
+    stage = _colorizer_stage(network, anchoring=Anchoring(cluster="feature")).eval()
     with torch.no_grad():
         with seeded():
             honest = stage(lab)[1]["l1"]
@@ -316,7 +316,7 @@ def test_the_loss_is_the_same_on_the_published_ops(lab: Tensor) -> None:
 def _trainer(folder: Path, photographs: Photographs, **changed) -> Trainer:
     settings = {"batch": 4, "epochs": 8, "learning_rate": 2e-3, "average": 0.9} | changed
     crops = Crops(photographs, 5, 64, 1.0, seed=0)
-    stage = _colorizer_stage(random_network(), anchors=(3, 5), cluster="both")
+    stage = _colorizer_stage(random_network(), anchoring=Anchoring(3, 5, "both"))
     schedule = Schedule(**settings)
     return Trainer(stage, crops, 5, schedule, folder, {}, CPU, workers=0)
 

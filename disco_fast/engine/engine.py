@@ -40,7 +40,7 @@ class Engine(nn.Module):
         self.precision = resolve(precision, self.device)
         # Prepared on the given weights and copied afterwards: most are others by then.
         given = network.state_dict()
-        self.network = assemble(given, network.width, network.cell_size)
+        self.network = assemble(given, network.width, network.cell_size, network.backbone)
         self.network.requires_grad_(False).to(self.device)
         prepare(self.network, self.precision, without)
         _own(self.network, given)

@@ -20,8 +20,8 @@ class PackedConvolution(nn.Module):
     """A convolution whose result is channels-last, and the activation after it.
 
     Args:
-        convolution: on the CPU, fp32 or bf16, one group.
-        activation: ReLU, leaky ReLU or None.
+        convolution: on the CPU, fp32 or bf16.
+        activation: ReLU, ReLU6, leaky ReLU or None.
     """
 
     def __init__(self, convolution: Convolution, activation: nn.Module | None = None):
@@ -60,6 +60,8 @@ def _description(activation: nn.Module | None) -> tuple[str, list[float], str]:
         return "none", [], ""
     if isinstance(activation, nn.LeakyReLU):
         return "leaky_relu", [activation.negative_slope], ""
+    if isinstance(activation, nn.ReLU6):
+        return "hardtanh", [0.0, 6.0], ""
     return "relu", [], ""
 
 
@@ -95,7 +97,7 @@ def _take_activation(parent: nn.Module, name: str) -> nn.Module | None:
     if not isinstance(parent, nn.Sequential) or following == len(children):
         return None
     place, activation = children[following]
-    if not isinstance(activation, nn.ReLU | nn.LeakyReLU):
+    if not isinstance(activation, nn.ReLU | nn.ReLU6 | nn.LeakyReLU):
         return None
     setattr(parent, place, nn.Identity())
     return activation

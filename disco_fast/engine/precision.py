@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model import DISCO
+from ..model.efficientnet import EfficientNetBackbone
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,7 +69,10 @@ class InFormat(nn.Module):
 def set_formats(network: DISCO, precision: str) -> None:
     """Run the convolutions in `precision`, and in the layout that suits them. In place."""
     network.segnet[0] = InFormat(network.segnet[0], "fp32")
-    if precision == "fp32" and network.mid_word_prj.weight.device.type == "cpu":
+    if isinstance(network.repnet, EfficientNetBackbone):
+        # The curve from lightness to gray stays fp32.
+        network.repnet.pyramid = InFormat(network.repnet.pyramid, precision)
+    elif precision == "fp32" and network.mid_word_prj.weight.device.type == "cpu":
         for name, stage in list(network.repnet.named_children()):
             setattr(network.repnet, name, InFormat(stage, "fp32", _layout_on_cpu(stage)))
     else:

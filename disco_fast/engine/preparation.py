@@ -9,7 +9,7 @@ from torch import nn
 from ..model import DISCO
 from .branches import extract_side_by_side
 from .encoders import encode_at_once
-from .folding import fold_batch_norm, fold_spectral_norm
+from .folding import fold_batch_norm, fold_spectral_norm, fold_standardization
 from .packing import pack_convolutions
 from .precision import set_formats
 from .tokens import (
@@ -24,6 +24,7 @@ from .upsampling import merge_upsampling
 REWRITES: dict[str, Callable[[DISCO], None]] = {
     "spectral norm": fold_spectral_norm,
     "batch norm": fold_batch_norm,
+    "standardization": fold_standardization,
     "upsampling": merge_upsampling,
     "anchor projection": project_anchors_only,
     "color look-up": look_colors_up,

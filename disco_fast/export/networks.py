@@ -100,6 +100,7 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
         {key: value.clone().cpu() for key, value in network.state_dict().items()},
         network.width,
         network.cell_size,
+        network.backbone,
     )
     fold_spectral_norm(copy)
     written = []

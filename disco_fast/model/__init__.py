@@ -1,5 +1,5 @@
 """The network as published, with the official state_dict keys."""
 
-from .disco import DISCO, DISCOOutput, Generated, Placed, Superpixels, assemble
+from .disco import BACKBONES, DISCO, DISCOOutput, Generated, Placed, Superpixels, assemble
 
-__all__ = ["DISCO", "DISCOOutput", "Generated", "Placed", "Superpixels", "assemble"]
+__all__ = ["BACKBONES", "DISCO", "DISCOOutput", "Generated", "Placed", "Superpixels", "assemble"]

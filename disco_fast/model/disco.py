@@ -14,10 +14,14 @@ from .. import ops
 from ..color import AB_SCALE, N_BINS, bin_centers
 from ..reference import MAX_VARIANTS
 from .backbone import Backbone
+from .efficientnet import EfficientNetBackbone
 from .refinenet import RefineNet
 from .scale import STRIDE, TOKEN_DIM
 from .spixnet import SPixNet
 from .transformer import TokenEncoder, position_encoding
+
+BACKBONES = {"published": STRIDE, "efficientnet-lite0": 32}
+"""The backbones by name, and of what the sides of their pictures must be multiples."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,8 @@ class DISCO(nn.Module):
         width: scales the channels of every convolution; tokens stay 64 wide. 1 is the published
             network (43.06 M parameters), 0.25 the compact one (3.3 M).
         cell_size: side S of a superpixel grid cell in pixels.
+        backbone: "published", or "efficientnet-lite0", which knows objects from ImageNet and whose
+            channels do not depend on the width.
 
     Attributes:
         ops: where the forward pass takes its ops from; set it to `disco_fast.reference` to run the
@@ -136,15 +142,19 @@ class DISCO(nn.Module):
     ops: ModuleType = ops
     _bin_centers: Tensor
 
-    def __init__(self, width: float = 1.0, cell_size: int = 16):
+    def __init__(self, width: float = 1.0, cell_size: int = 16, backbone: str = "published"):
         super().__init__()
         if not 0 < width <= 4:
             raise ValueError(f"width: expected a number in (0, 4], got {width!r}")
         if cell_size not in (8, 16, 32):
             raise ValueError(f"cell_size: expected 8, 16 or 32, got {cell_size!r}")
-        self.width, self.cell_size, self.stride = width, cell_size, max(STRIDE, cell_size)
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone: expected {' or '.join(BACKBONES)}, got {backbone!r}")
+        self.width, self.cell_size, self.backbone = width, cell_size, backbone
+        self.stride = max(BACKBONES[backbone], cell_size)
         self.segnet = nn.Sequential(OrderedDict(net=SPixNet(width)))
-        self.repnet: nn.Module = Backbone(width)
+        published = backbone == "published"
+        self.repnet: nn.Module = Backbone(width) if published else EfficientNetBackbone()
         self.enhanceNet: nn.Module = RefineNet(width)
         self.wildpath = TokenEncoder()
         self.hintpath = TokenEncoder()
@@ -210,9 +220,7 @@ class DISCO(nn.Module):
         """
         rows, columns = gray.shape[2] // self.cell_size, gray.shape[3] // self.cell_size
         association, features, position = self._extract(gray, rows, columns)
-        pooled, association_sum, size = self.ops.sp_pool_with_size(
-            features, association, self.cell_size
-        )
+        pooled, association_sum, size = self._pool(features, association)
         del features  # the largest tensor, and no longer needed
         tokens = pooled.flatten(2).transpose(1, 2).contiguous()
         color_tokens = self.wildpath(tokens, position)
@@ -262,17 +270,54 @@ class DISCO(nn.Module):
         def repeat(x: Tensor) -> Tensor:
             return x if variants == 1 else x.repeat_interleave(variants, dim=0)
 
-        tokens = repeat(superpixels.tokens)
-        mask, label = self._hints(bins, anchors, tokens.shape[1])
-        guided = self.hintpath(self._embed(tokens, mask, label), superpixels.position)
+        mask, label, guided = self.guide(
+            repeat(superpixels.tokens), superpixels.position, anchors, bins
+        )
         guided_map = _as_map(guided, superpixels.pooled.shape[2])
         pixels = self._spread(guided_map, repeat(superpixels.association), repeat(gray))
         return Generated(mask, label, guided, self.enhanceNet(pixels))
 
+    def guide(
+        self, tokens: Tensor, position: Tensor, anchors: Tensor, bins: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The color generator: what every superpixel makes of the anchors' colours.
+
+        Args:
+            tokens: [M,P,64], as `Superpixels.tokens`.
+            position: [1,P,64].
+            anchors: [M,K] int64, distinct superpixels.
+            bins: [M,K] int64, their colours.
+
+        Returns:
+            anchor_mask, anchor_label, guided_tokens, as in `Generated`.
+        """
+        mask, label = self._hints(bins, anchors, tokens.shape[1])
+        return mask, label, self.hintpath(self._embed(tokens, mask, label), position)
+
+    def _pool(self, features: Tensor, association: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """SP-Pooling (equation 1): pooled, association_sum and size, as in `Superpixels`."""
+        if features.shape[2] == association.shape[2]:
+            return self.ops.sp_pool_with_size(features, association, self.cell_size)
+        pooled, association_sum = self.pool_coarse(features, association)
+        return pooled, association_sum, self.ops.superpixel_size(association, self.cell_size)
+
+    def pool_coarse(self, features: Tensor, association: Tensor) -> tuple[Tensor, Tensor]:
+        """SP-Pooling of features [N,C,h,w] of a fraction of the side, by the average association.
+
+        Returns:
+            pooled [N,C,rows,columns] and association_sum [N,1,rows,columns].
+        """
+        finer = association.shape[2] // features.shape[2]
+        coarse = F.avg_pool2d(association, finer)
+        return self.ops.sp_pool(features, coarse, self.cell_size // finer)
+
     # The steps below are those that a prepared network does in another way (engine/).
 
     def _extract(self, gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What depends on the picture alone: association, features [N,64,H,W], position."""
+        """What depends on the picture alone: association, features, position.
+
+        Features are [N,64,H,W], or [N,64,H/4,W/4] of EfficientNet.
+        """
         return self.segnet(gray), self.repnet(gray), self._position(rows, columns, gray.device)
 
     def _position(self, rows: int, columns: int, device: torch.device) -> Tensor:
@@ -331,14 +376,16 @@ class DISCO(nn.Module):
             raise ValueError(f"variants: expected 1..{MAX_VARIANTS}, got {variants}")
 
 
-def assemble(state: dict[str, Tensor], width: float, cell_size: int) -> DISCO:
+def assemble(
+    state: dict[str, Tensor], width: float, cell_size: int, backbone: str = "published"
+) -> DISCO:
     """A network in eval mode whose weights are the fp32 tensors of `state`.
 
     Unlike `DISCO()` it initialises nothing first, so it is quick and leaves the global random state
     alone.
     """
     with torch.device("meta"):
-        network = DISCO(width, cell_size)
+        network = DISCO(width, cell_size, backbone)
     network.load_state_dict(state, assign=True)
     return network.eval()
 

@@ -1,27 +1,39 @@
-"""``disco-fast train spixnet``, ``disco-fast train backbone``, ``disco-fast train colorizer``."""
+"""``disco-fast train`` with its stages: spixnet, backbone, tokens, colorizer; and cache."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ..checkpoints import load_checkpoint
 from ..features import FEATURES, load_features
+from ..memory import keep_memory
 from ..model import DISCO
 from ..model.scale import scaled
 from ..photographs import Photographs
+from . import cache_command
+from .cache import Cache, start_of
 from .losses import L1, Distillation, Perceptual, color_prior, rebalancing
 from .processes import Processes, join, leave
-from .stages import BackboneStage, ColorizerStage, SPixNetStage, Stage
+from .stages import (
+    Anchoring,
+    BackboneStage,
+    ColorizerStage,
+    SPixNetStage,
+    Stage,
+    TokensStage,
+)
 from .stream import Crops
 from .trainer import STATE, Schedule, Trainer
-from .watch import Watch
+from .watch import Samples, Watch
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TERMS = {**dict.fromkeys(FEATURES, 5.0), "l1": 20.0}  # factors: beta, and one of its size
@@ -35,10 +47,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     for name, purpose, batch, epochs in (
         ("spixnet", "stage 1: superpixels, on equation 3", 256, 20),
         ("backbone", "between them, not the paper's: what a classifier sees", 96, 20),
+        ("tokens", "the token path alone, on the superpixels that cache has kept", 64, 10),
         ("colorizer", "stage 2: all the rest, on equations 4 and 5", 96, 60),
     ):
         stage = stages.add_parser(name, help=purpose, description=f"Training {purpose}.")
         _common_arguments(stage, batch, epochs)
+        if name != "tokens":
+            _photograph_arguments(stage)
         if name != "spixnet":
             _precision_argument(stage)
         if name == "backbone":
@@ -50,26 +65,25 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
             )
         if name == "colorizer":
             _colorizer_arguments(stage)
+        if name in ("tokens", "colorizer"):
+            _anchor_arguments(stage)
+    purpose = "superpixels of a pretrained backbone, pooled once for the stage tokens"
+    cache_command.add_arguments(
+        stages.add_parser("cache", help=purpose, description=f"Keeps {purpose}.")
+    )
 
 
 def _common_arguments(stage: argparse.ArgumentParser, batch: int, epochs: float) -> None:
     add = stage.add_argument
-    add("--data", type=Path, required=True, help="a folder of photographs or of tar shards")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        help="a folder of photographs or of tar shards; for tokens that of cache",
+    )
     add("--out", type=Path, required=True, help="the folder for state, weights, card and events")
     add("--resume", action="store_true", help="go on exactly where OUT stopped")
     add("--init", type=Path, metavar="FILE", help="weights to start from; default: random ones")
-    add("--width", type=float, default=1.0, help="of a network that starts from random; default 1")
-    add("--cell-size", type=int, default=16, help="likewise; default 16")
-    add("--hold-out", type=int, default=0, metavar="N", help="never train on the last N; default 0")
-    add("--first", type=int, metavar="N", help="train on the first N only; default: all")
-    add("--size", type=int, default=256, help="side of a crop; default 256")
-    add(
-        "--smallest-crop",
-        type=float,
-        default=0.6,
-        metavar="SHARE",
-        help="of a photograph's shorter side, before the crop is resized; default 0.6",
-    )
     add("--batch", type=int, default=batch, help=f"crops of a step; default {batch}")
     add("--epochs", type=float, default=epochs, help=f"fractions are fine; default {epochs}")
     add("--learning-rate", type=float, default=2e-4, help="at the start; default 2e-4")
@@ -84,6 +98,22 @@ def _common_arguments(stage: argparse.ArgumentParser, batch: int, epochs: float)
     add("--workers", type=int, default=2, help="processes that read photographs; default 2")
     add("--save-every", type=float, default=10, metavar="MINUTES", help="default 10")
     add("--max-minutes", type=float, default=math.inf, help="stop then, to be resumed")
+
+
+def _photograph_arguments(stage: argparse.ArgumentParser) -> None:
+    add = stage.add_argument
+    add("--width", type=float, default=1.0, help="of a network that starts from random; default 1")
+    add("--cell-size", type=int, default=16, help="likewise; default 16")
+    add("--hold-out", type=int, default=0, metavar="N", help="never train on the last N; default 0")
+    add("--first", type=int, metavar="N", help="train on the first N only; default: all")
+    add("--size", type=int, default=256, help="side of a crop; default 256")
+    add(
+        "--smallest-crop",
+        type=float,
+        default=0.6,
+        metavar="SHARE",
+        help="of a photograph's shorter side, before the crop is resized; default 0.6",
+    )
 
 
 def _precision_argument(stage: argparse.ArgumentParser) -> None:
@@ -114,6 +144,17 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         " default: not, as in the paper",
     )
     add("--balance", type=float, default=0.5, help="lambda of the class weights; default 0.5")
+    add(
+        "--encoder-rate",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the learning rate, for a pretrained encoder; default 0.1",
+    )
+
+
+def _anchor_arguments(stage: argparse.ArgumentParser) -> None:
+    add = stage.add_argument
     add("--anchors", type=int, nargs="+", default=[8], help="K, or fewest and most; default 8")
     add(
         "--cluster",
@@ -151,11 +192,15 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError, OSError: an argument does not fit; nothing was begun.
         ImportError: the extra is not installed.
     """
+    if arguments.stage == "cache":
+        return cache_command.run(arguments)
     _check(arguments)
-    photographs = Photographs(arguments.data)
+    keep_memory()
+    prepare = _on_cache if arguments.stage == "tokens" else _on_photographs
+    task = prepare(arguments)
     processes = join(arguments.device)
     try:
-        return _train(arguments, photographs, processes)
+        return _train(arguments, task, processes)
     finally:
         leave(processes)
 
@@ -168,21 +213,25 @@ def _check(arguments: argparse.Namespace) -> None:
             got = getattr(arguments, name)
             raise ValueError(f"--{name.replace('_', '-')}: expected {expected}, got {got}")
 
-    cell = arguments.cell_size
-    need("size", arguments.size >= 32 and arguments.size % max(16, cell) == 0, "multiples of 16")
-    need("smallest_crop", 0 < arguments.smallest_crop <= 1, "a share in (0, 1]")
+    if arguments.stage != "tokens":
+        cell = arguments.cell_size
+        size_fits = arguments.size >= 32 and arguments.size % max(16, cell) == 0
+        need("size", size_fits, "multiples of 16")
+        need("smallest_crop", 0 < arguments.smallest_crop <= 1, "a share in (0, 1]")
+        need("hold_out", arguments.hold_out >= 0, "at least 0")
+        need("first", arguments.first is None or arguments.first >= 1, "at least 1")
     need("batch", arguments.batch >= 1, "at least 1")
     need("epochs", arguments.epochs > 0, "more than 0")
     need("learning_rate", arguments.learning_rate > 0, "more than 0")
     need("final_learning_rate", arguments.final_learning_rate >= 0, "at least 0")
     need("weight_decay", arguments.weight_decay >= 0, "at least 0")
     need("average", 0 <= arguments.average < 1, "a decay in [0, 1)")
-    need("hold_out", arguments.hold_out >= 0, "at least 0")
-    need("first", arguments.first is None or arguments.first >= 1, "at least 1")
-    if arguments.stage != "spixnet":
+    if arguments.stage not in ("spixnet", "tokens"):
         need("init", arguments.init is not None, "the weights that stage 1 has trained")
     if arguments.stage == "colorizer":
         need("balance", 0 < arguments.balance <= 1, "lambda in (0, 1]")
+        need("encoder_rate", 0 <= arguments.encoder_rate <= 1, "a share in [0, 1]")
+    if arguments.stage in ("tokens", "colorizer"):
         need("dropout", 0 <= arguments.dropout < 1, "a share in [0, 1)")
         anchors = arguments.anchors
         sound = len(anchors) <= 2 and 1 <= anchors[0] <= anchors[-1]
@@ -197,9 +246,19 @@ def _resume_wish(state: Path) -> str:
     return f"a training to go on with, but there is no {state}"
 
 
-def _train(arguments: argparse.Namespace, photographs: Photographs, processes: Processes) -> int:
-    if arguments.batch % processes.count:
-        raise ValueError(f"--batch: expected multiples of {processes.count} processes")
+@dataclass
+class _Task:
+    """What is trained on what."""
+
+    stage: Callable[[str], Stage]  # for a type of device
+    samples: Dataset[Tensor]
+    count: int  # of samples in an epoch
+    card: dict[str, Any]
+    photographs: Photographs | None = None  # to show some of
+
+
+def _on_photographs(arguments: argparse.Namespace) -> _Task:
+    photographs = Photographs(arguments.data)
     available = len(photographs) - arguments.hold_out
     count = min(available, arguments.first or available)
     if count < 1:
@@ -207,6 +266,46 @@ def _train(arguments: argparse.Namespace, photographs: Photographs, processes: P
             f"--hold-out: expected fewer than the {len(photographs)} photographs, got"
             f" {arguments.hold_out}"
         )
+    network = _network(arguments)
+    if arguments.size % network.stride:
+        raise ValueError(
+            f"--size: expected multiples of {network.stride} for {arguments.init}, got"
+            f" {arguments.size}"
+        )
+    distilling = arguments.stage == "backbone" or getattr(arguments, "distill", None)
+    if distilling and network.backbone != "published":
+        raise ValueError(
+            "--init: expected the published backbone, which learns from a classifier;"
+            f" {network.backbone}"
+            " is one"
+        )
+    few = range(0, count, -(-count // _PRIOR_PHOTOGRAPHS))
+    return _Task(
+        lambda kind: _stage(arguments, network, lambda: color_prior(photographs, few), kind),
+        Crops(photographs, count, arguments.size, arguments.smallest_crop, arguments.seed),
+        count,
+        _card(arguments, network, {"photographs": count}),
+        photographs,
+    )
+
+
+def _on_cache(arguments: argparse.Namespace) -> _Task:
+    cache = Cache(arguments.data, arguments.seed)
+    given = arguments.init
+    network = start_of(arguments.data, cache) if given is None else load_checkpoint(given)
+    return _Task(
+        lambda kind: TokensStage(
+            network, _anchoring(arguments), arguments.dropout, _autocast(arguments, kind)
+        ),
+        cache,
+        len(cache),
+        _card(arguments, network, {"cache": cache.card}),
+    )
+
+
+def _train(arguments: argparse.Namespace, task: _Task, processes: Processes) -> int:
+    if arguments.batch % processes.count:
+        raise ValueError(f"--batch: expected multiples of {processes.count} processes")
     schedule = Schedule(
         arguments.batch,
         arguments.epochs,
@@ -218,20 +317,26 @@ def _train(arguments: argparse.Namespace, photographs: Photographs, processes: P
         arguments.clip,
         arguments.average,
         arguments.seed,
+        getattr(arguments, "encoder_rate", 1.0),
     )
-    network = _network(arguments)
-    few = range(0, count, -(-count // _PRIOR_PHOTOGRAPHS))
-    stage = _stage(arguments, network, lambda: color_prior(photographs, few), processes.device.type)
-    crops = Crops(photographs, count, arguments.size, arguments.smallest_crop, arguments.seed)
+    stage = task.stage(processes.device.type)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    card = _card(arguments, network, count)
     half = getattr(arguments, "precision", "fp32") == "fp16"
     trainer = Trainer(
-        stage, crops, count, schedule, arguments.out, card, processes, arguments.workers, half
+        stage,
+        task.samples,
+        task.count,
+        schedule,
+        arguments.out,
+        task.card,
+        processes,
+        arguments.workers,
+        half,
     )
     if arguments.resume:
         trainer.resume()
-    with Watch(trainer, photographs, arguments.size, processes) as watch:
+    shown = None if task.photographs is None else Samples(task.photographs, arguments.size)
+    with Watch(trainer, shown, processes) as watch:
         finished = trainer.run(
             watch.should_stop(arguments.max_minutes),
             arguments.save_every,
@@ -257,8 +362,7 @@ def _stage(
 ) -> Stage:
     if arguments.stage == "spixnet":
         return SPixNetStage(network)
-    dtype = _PRECISIONS[arguments.precision]
-    autocast = None if dtype is None else (kind, dtype)
+    autocast = _autocast(arguments, kind)
     width = scaled(512, network.width)
     if arguments.stage == "backbone":
         return BackboneStage(
@@ -272,12 +376,20 @@ def _stage(
         network,
         rebalancing(prior(), arguments.balance),
         {name: (_term_module(name), factor) for name, factor in arguments.reconstruction},
-        (arguments.anchors[0], arguments.anchors[-1]),
-        arguments.cluster,
+        _anchoring(arguments),
         arguments.dropout,
         autocast,
         distillation,
     )
+
+
+def _autocast(arguments: argparse.Namespace, kind: str) -> tuple[str, torch.dtype] | None:
+    dtype = _PRECISIONS[arguments.precision]
+    return None if dtype is None else (kind, dtype)
+
+
+def _anchoring(arguments: argparse.Namespace) -> Anchoring:
+    return Anchoring(arguments.anchors[0], arguments.anchors[-1], arguments.cluster)
 
 
 def _term_module(name: str) -> nn.Module:
@@ -290,7 +402,7 @@ _NOT_IN_CARD = {
 }
 
 
-def _card(arguments: argparse.Namespace, network: DISCO, count: int) -> dict[str, Any]:
+def _card(arguments: argparse.Namespace, network: DISCO, data: dict[str, Any]) -> dict[str, Any]:
     """What was trained, on what and how, without the places on this machine."""
     chosen = {key: value for key, value in vars(arguments).items() if key not in _NOT_IN_CARD}
     return {
@@ -298,6 +410,7 @@ def _card(arguments: argparse.Namespace, network: DISCO, count: int) -> dict[str
         "width": network.width,
         "cell_size": network.cell_size,
         "data": arguments.data.resolve().name,
-        "photographs": count,
+        "backbone": network.backbone,
+        **data,
         "init": arguments.init and arguments.init.name,
     }

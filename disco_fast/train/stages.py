@@ -2,21 +2,79 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..color import AB_SCALE, nearest_bins, normalize_lightness
+from ..color import AB_SCALE, N_BINS, nearest_bins, normalize_lightness
 from ..features import FeatureNetwork
-from ..model import DISCO, Superpixels
+from ..model import DISCO
+from ..model.efficientnet import Pyramid, pyramid_of
+from .cache import SCALES
 from .losses import Distillation, distribution_loss, superpixel_loss
 
 _ENCODER = tuple(f"conv{stage}" for stage in ("1_2", "2_3", "3_3", "4_3", "5_3", "6_3", "7_3"))
 
 Clustering = Literal["color", "feature", "both"]
+
+
+@dataclass(frozen=True)
+class Anchoring:
+    """How anchors are placed in training; the coloring of them is always the true one.
+
+    Args:
+        fewest, most: anchors; each batch draws their number.
+        cluster: what K-Means places them by: true colours as in the paper's training, the color
+            modeler's features as at inference, or one of the two for each batch.
+    """
+
+    fewest: int = 8
+    most: int = 8
+    cluster: Clustering = "color"
+
+    @torch.no_grad()
+    def place(self, colors: Tensor, color_tokens: Tensor, sizes: Tensor, ops: ModuleType) -> Tensor:
+        """[N,K] superpixels; everything drawn comes from torch's random state.
+
+        Args:
+            colors: [N,P,2], the true ones.
+            color_tokens: [N,P,64].
+            sizes: [N,P], the superpixels' areas.
+            ops: where K-Means comes from.
+        """
+        draws = (self.most - self.fewest + 1, 1 << 31, 2)
+        count, seed, coin = (int(torch.randint(n, ())) for n in draws)
+        by_color = coin == 0 if self.cluster == "both" else self.cluster == "color"
+        points = colors if by_color else color_tokens.detach().float().contiguous()
+        count = min(self.fewest + count, points.shape[1])
+        first = ops.kmeans_init(points, count, seed, "k-means++")
+        labels, _, _ = ops.kmeans(points, first, 20, 1e-4)
+        return ops.select_anchors(labels, sizes, count)
+
+
+def distribution_terms(
+    network: DISCO, color_tokens: Tensor, guided: Tensor, bins: Tensor, weights: Tensor
+) -> dict[str, Tensor]:
+    """Equation 4 before and after guidance.
+
+    Args:
+        network: whose projections to colour bins are used.
+        color_tokens: [N,P,64], of the color modeler.
+        guided: [N,P,64], of the color generator.
+        bins: [N,P], the true ones.
+        weights: [313], of the colour bins.
+    """
+    logits = {
+        "anchors": network.mid_word_prj(color_tokens),
+        "guided": network.trg_word_prj(guided),
+    }
+    return {name: distribution_loss(z.float(), bins, weights) for name, z in logits.items()}
 
 
 class Stage(nn.Module):
@@ -39,6 +97,10 @@ class Stage(nn.Module):
         if self.distillation is not None:
             parts["projections"] = self.distillation.projections
         return nn.ModuleDict(parts)
+
+    def slow_weights(self) -> list[nn.Parameter]:
+        """Those that learn at a share of the rate: a pretrained encoder's."""
+        return []
 
     def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """[N,3,H,W] Lab to the loss and its terms, all scalars."""
@@ -114,6 +176,71 @@ class BackboneStage(Stage):
         return loss, {"distilled": loss.detach()}
 
 
+class TokensStage(Stage):
+    """The token path alone, on cached superpixels: projections, color modeler, color generator.
+
+    Args:
+        network: with a backbone whose scales were cached.
+        anchoring: how many anchors there are, and where.
+        dropout: of the two encoders of tokens.
+        autocast: (device type, dtype) of everything but K-Means and the losses; None: all is fp32.
+    """
+
+    name = "tokens"
+    weights: Tensor
+
+    def __init__(
+        self,
+        network: DISCO,
+        anchoring: Anchoring,
+        dropout: float,
+        autocast: tuple[str, torch.dtype] | None = None,
+    ):
+        super().__init__(network)
+        # Plain cross entropy learns the true probabilities, which the readout can sharpen later.
+        self.register_buffer("weights", torch.ones(N_BINS))
+        self._anchoring, self._autocast = anchoring, autocast
+        network.requires_grad_(False)
+        for part in self._parts():
+            part.requires_grad_(True)
+        _set_dropout(network, dropout)
+
+    @property
+    def _pyramid(self) -> Pyramid:
+        return pyramid_of(self.network.repnet)
+
+    def _parts(self) -> list[nn.Module]:
+        network = self.network
+        encoders: list[nn.Module] = [network.wildpath, network.hintpath]
+        projections = [network.mid_word_prj, network.trg_word_emb, network.trg_word_prj]
+        return [self._pyramid.laterals, *encoders, *projections]
+
+    def train(self, mode: bool = True) -> TokensStage:
+        """As any module; what is not trained stays in eval mode."""
+        super().train(False)
+        for part in self._parts():
+            part.train(mode)
+        return self
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """[N,P,516] as `cache.superpixel_rows` makes them, of square crops, to loss and terms."""
+        network = self.network
+        scales, colors, sizes = rows.split((SCALES, 2, 1), dim=2)
+        side = math.isqrt(rows.shape[1])
+        position = network._position(side, side, rows.device)
+        with torch.autocast(*self._autocast) if self._autocast else nullcontext():
+            tokens = self._pyramid.project(scales)
+            color_tokens = network.wildpath(tokens, position)
+        colors, sizes = colors.contiguous(), sizes[..., 0].contiguous()
+        anchors = self._anchoring.place(colors, color_tokens, sizes, network.ops)
+        bins = nearest_bins(AB_SCALE * colors)
+        with torch.autocast(*self._autocast) if self._autocast else nullcontext():
+            _, _, guided = network.guide(tokens, position, anchors, bins.gather(1, anchors))
+            terms = distribution_terms(network, color_tokens, guided, bins, self.weights)
+        loss = torch.stack(list(terms.values())).sum()
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+
 class ColorizerStage(Stage):
     """Stage 2: everything but SPixNet, on equations 4 and 5, with anchors of true colours.
 
@@ -122,12 +249,10 @@ class ColorizerStage(Stage):
         weights: [313], the rebalancing of colour bins.
         reconstruction: terms on RefineNet's output by name, each with its factor; a term is called
             with lightness, predicted and true ab/110.
-        anchors: fewest and most anchors; each batch draws their number.
-        cluster: what K-Means places anchors by: true colours as in the paper's training, the color
-            modeler's features as at inference, or one of the two for each batch.
+        anchoring: how many anchors there are, and where.
         dropout: of the two encoders of tokens.
-        autocast: (device type, dtype) of backbone, RefineNet and feature networks; all else, on
-            which superpixels and anchors depend, is fp32 as in the engine. None: all is fp32.
+        autocast: (device type, dtype) of backbone, token encoders, RefineNet and feature networks;
+            SPixNet, K-Means and losses are fp32. None: all is fp32.
         distillation: a term on the backbone's deepest features, with its factor.
     """
 
@@ -138,8 +263,7 @@ class ColorizerStage(Stage):
         network: DISCO,
         weights: Tensor,
         reconstruction: Mapping[str, tuple[nn.Module, float]],
-        anchors: tuple[int, int] = (8, 8),
-        cluster: Clustering = "color",
+        anchoring: Anchoring = Anchoring(),
         dropout: float = 0.1,
         autocast: tuple[str, torch.dtype] | None = None,
         distillation: tuple[Distillation, float] | None = None,
@@ -156,7 +280,7 @@ class ColorizerStage(Stage):
         if distillation is not None:
             deepest = network.repnet.get_submodule("conv7_3")
             deepest.register_forward_hook(self._keep_deepest)
-        self._anchors, self._cluster = anchors, cluster
+        self._anchoring = anchoring
         network.requires_grad_(True)
         network.segnet.requires_grad_(False)
         _set_dropout(network, dropout)
@@ -169,6 +293,12 @@ class ColorizerStage(Stage):
         self.network.segnet.eval()
         return self
 
+    def slow_weights(self) -> list[nn.Parameter]:
+        """See `Stage.slow_weights`."""
+        if self.network.backbone == "published":
+            return []
+        return list(pyramid_of(self.network.repnet).scales.parameters())
+
     def forward(self, lab: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Stage.forward`."""
         network, lightness = self.network, lab[:, :1]
@@ -176,15 +306,14 @@ class ColorizerStage(Stage):
         superpixels = network.superpixels(gray)
         pooled, _ = network.ops.sp_pool(chroma, superpixels.association.float(), network.cell_size)
         colors = pooled.flatten(2).transpose(1, 2).contiguous()
+        sizes = superpixels.size.flatten(1)
+        anchors = self._anchoring.place(colors, superpixels.color_tokens, sizes, network.ops)
         bins = nearest_bins(AB_SCALE * colors)
-        anchors = self._place_anchors(colors, superpixels)
-        logits = network.mid_word_prj(superpixels.color_tokens)
         generated = network.generate(gray, superpixels, anchors, bins.gather(1, anchors))
-        guided_logits, ab = network.trg_word_prj(generated.guided_tokens), generated.ab.float()
-        terms = {
-            "anchors": distribution_loss(logits, bins, self.weights),
-            "guided": distribution_loss(guided_logits, bins, self.weights),
-        }
+        terms = distribution_terms(
+            network, superpixels.color_tokens, generated.guided_tokens, bins, self.weights
+        )
+        ab = generated.ab.float()
         for name, term in self.reconstruction.items():
             terms[name] = self._factors[name] * term(lightness, ab, chroma)
         if self.distillation is not None and self._deepest is not None:
@@ -195,20 +324,6 @@ class ColorizerStage(Stage):
 
     def _keep_deepest(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         self._deepest = output
-
-    @torch.no_grad()
-    def _place_anchors(self, colors: Tensor, superpixels: Superpixels) -> Tensor:
-        """[N,K] superpixels; everything drawn comes from torch's random state."""
-        fewest, most = self._anchors
-        count, seed, coin = (int(torch.randint(n, ())) for n in (most - fewest + 1, 1 << 31, 2))
-        ops = self.network.ops
-        by_color = coin == 0 if self._cluster == "both" else self._cluster == "color"
-        points = colors if by_color else superpixels.color_tokens.detach().contiguous()
-        count = min(fewest + count, points.shape[1])
-        labels, _, _ = ops.kmeans(
-            points, ops.kmeans_init(points, count, seed, "k-means++"), 20, 1e-4
-        )
-        return ops.select_anchors(labels, superpixels.size.flatten(1), count)
 
 
 def _set_dropout(network: DISCO, share: float) -> None:
@@ -231,7 +346,8 @@ def _narrow(stage: Stage, autocast: tuple[str, torch.dtype] | None) -> None:
 def _set_precision(network: DISCO, autocast: tuple[str, torch.dtype] | None) -> None:
     """Also keeps what SPixNet, which is not trained, would leave behind for a gradient."""
     if autocast is not None:
-        for module in (network.repnet, network.enhanceNet):
+        narrow = (network.repnet, network.enhanceNet, network.wildpath, network.hintpath)
+        for module in narrow:
             module.forward = torch.autocast(*autocast)(module.forward)
 
     def extract(gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,6 +358,6 @@ def _set_precision(network: DISCO, autocast: tuple[str, torch.dtype] | None) -> 
         return association.to(features.dtype), features, position
 
     def spread(tokens: Tensor, association: Tensor, gray: Tensor) -> Tensor:
-        return DISCO._spread(network, tokens, association, gray.to(association.dtype))
+        return DISCO._spread(network, tokens.float(), association, gray.to(association.dtype))
 
     network._extract, network._spread = extract, spread  # type: ignore[method-assign]

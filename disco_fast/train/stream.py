@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,7 +38,6 @@ class Crops(Dataset[Tensor]):
     def __init__(self, photographs: Photographs, count: int, size: int, smallest: float, seed: int):
         self._photographs, self._count = photographs, count
         self._size, self._smallest, self._seed = size, smallest, seed
-        self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __getitem__(self, number: int) -> Tensor:
         """Crop `number` of the stream, [3,size,size] fp32 Lab; L 0-100.
@@ -56,17 +56,10 @@ class Crops(Dataset[Tensor]):
     def _readable(self, number: int) -> np.ndarray:
         for following in range(number, number + _MOST_DAMAGED):
             try:
-                return self._photographs.read(self._index(following))
+                return self._photographs.read(shuffled(following, self._count, self._seed))
             except ImageFileError as error:
                 warnings.warn(f"left out: {error}", stacklevel=2)
         raise ImageFileError(f"{_MOST_DAMAGED} photographs in a row cannot be read")
-
-    def _index(self, number: int) -> int:
-        epoch, place = divmod(number, self._count)
-        if epoch != self._epoch:
-            order = np.random.default_rng((self._seed, epoch, self._count))
-            self._epoch, self._order = epoch, order.permutation(self._count)
-        return int(self._order[place])
 
     def _square(self, pixels: np.ndarray, draws: np.random.Generator) -> np.ndarray:
         height, width = pixels.shape[:2]
@@ -74,6 +67,17 @@ class Crops(Dataset[Tensor]):
         side = max(1, round(min(height, width) * share))
         top, left = draws.integers(0, (height - side + 1, width - side + 1))
         return pixels[top : top + side, left : left + side]
+
+
+def shuffled(number: int, count: int, seed: int) -> int:
+    """Place `number` of an endless order in which each of `count` comes once before any again."""
+    epoch, place = divmod(number, count)
+    return int(_order(epoch, count, seed)[place])
+
+
+@lru_cache(2)
+def _order(epoch: int, count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, count)).permutation(count)
 
 
 class Turns(Sampler[list[int]]):

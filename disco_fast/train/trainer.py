@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints import save_checkpoint
 from ..files import whole_file
 from ..model import DISCO, assemble
 from .processes import Processes
 from .stages import Stage
-from .stream import Crops, Turns
+from .stream import Turns
 
 STATE, CARD = "state.pt", "card.json"
 _REPORT_EVERY = 10  # steps; on a GPU every report waits for it
@@ -35,7 +35,7 @@ class Schedule:
 
     Attributes:
         batch: crops of a step, all processes together.
-        epochs: how often the stream shows each photograph; fractions are fine.
+        epochs: how often the stream shows each sample; fractions are fine.
         learning_rate, final_learning_rate: at the start and at the end, linear in between.
         warmup: steps over which the learning rate rises from 0.
         betas: of Adam.
@@ -45,6 +45,7 @@ class Schedule:
         clip: largest norm of the gradient, 0 for any.
         average: decay, per step, of the moving average of the weights, which is the result.
         seed: of all that is random.
+        encoder_rate: share of the learning rate at which a pretrained encoder learns.
     """
 
     batch: int
@@ -57,10 +58,11 @@ class Schedule:
     clip: float = 5.0
     average: float = 0.999
     seed: int = 0
+    encoder_rate: float = 1.0
 
-    def steps(self, photographs: int) -> int:
-        """Steps of the whole training."""
-        return math.ceil(self.epochs * photographs / self.batch)
+    def steps(self, count: int) -> int:
+        """Steps of the whole training, with so many samples in an epoch."""
+        return math.ceil(self.epochs * count / self.batch)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, 0 <= step < steps."""
@@ -74,8 +76,8 @@ class Trainer:
 
     Args:
         stage: what a step computes; its network is trained in place.
-        crops: where its batches come from.
-        photographs: how many an epoch has.
+        samples: where its batches come from, an endless, numbered stream.
+        count: samples of an epoch.
         schedule: how.
         folder: for `state.pt`, `<stage>.safetensors` (the averaged weights) and `card.json`.
         card: what the weights' card says besides what the trainer knows.
@@ -87,8 +89,8 @@ class Trainer:
     def __init__(
         self,
         stage: Stage,
-        crops: Crops,
-        photographs: int,
+        samples: Dataset[Tensor],
+        count: int,
         schedule: Schedule,
         folder: Path,
         card: dict[str, Any],
@@ -97,8 +99,13 @@ class Trainer:
         half: bool = False,
     ):
         self.stage, self.schedule, self.folder = stage, schedule, folder
-        self._crops, self._card, self._processes, self._workers = crops, card, processes, workers
-        self.step, self.steps, self.minutes = 0, schedule.steps(photographs), 0.0
+        self._samples, self._card, self._processes, self._workers = (
+            samples,
+            card,
+            processes,
+            workers,
+        )
+        self.step, self.steps, self.minutes = 0, schedule.steps(count), 0.0
         self._device = processes.device
         stage.to(self._device)
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -111,11 +118,17 @@ class Trainer:
             self._parallel = DistributedDataParallel(stage)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        vectors = [p for p in self._weights if p.ndim == 1]
-        filters = [p for p in self._weights if p.ndim > 1]
+        slow = set(self.stage.slow_weights())
         groups = [
-            {"params": filters, "weight_decay": self.schedule.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {
+                "params": [
+                    p for p in self._weights if (p in slow) == slower and (p.ndim > 1) == decays
+                ],
+                "weight_decay": self.schedule.weight_decay if decays else 0.0,
+                "share": self.schedule.encoder_rate if slower else 1.0,
+            }
+            for slower in (False, True)
+            for decays in (True, False)
         ]
         return torch.optim.AdamW(groups, self.schedule.learning_rate, self.schedule.betas)
 
@@ -185,7 +198,7 @@ class Trainer:
         turns = Turns(self.step, self.steps, self.schedule.batch // count, rank, count)
         on_gpu = self._device.type == "cuda"
         return DataLoader(
-            self._crops,
+            self._samples,
             batch_sampler=turns,
             num_workers=self._workers,
             pin_memory=on_gpu,
@@ -201,7 +214,7 @@ class Trainer:
         torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1)[0]))
         rate = self.schedule.rate(self.step, self.steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self._optimizer.zero_grad()
         loss, terms = self._parallel(lab)
         self._scaler.scale(loss).backward()
@@ -275,7 +288,8 @@ def _warn_of_growth(network: DISCO) -> None:
 
 def _copy(network: DISCO) -> DISCO:
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    return assemble(state, network.width, network.cell_size).requires_grad_(False)
+    copy = assemble(state, network.width, network.cell_size, network.backbone)
+    return copy.requires_grad_(False)
 
 
 @torch.no_grad()

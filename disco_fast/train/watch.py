@@ -7,17 +7,59 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..color import AB_SCALE, normalize_lightness
+from ..model import DISCO
 from ..photographs import Photographs, middle_square, to_lab
 from .processes import Processes
 from .trainer import Trainer
 
 _SAMPLES = 8
+
+
+class Interruption:
+    """A context in which Ctrl-C and SIGTERM are noted, for what ends after the step under way.
+
+    Attributes:
+        came: whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.came, self._resources = False, ExitStack()
+
+    def __enter__(self) -> Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, self._note)
+            self._resources.callback(signal.signal, number, before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+
+
+def progress_bar(total: int, unit: str, done: int = 0, shown: bool = True) -> Any:
+    """A progress bar of tqdm.
+
+    Raises:
+        ModuleNotFoundError: the extra ``train`` is not installed.
+    """
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    return tqdm(total=total, initial=done, unit=f" {unit}", smoothing=0.02, disable=not shown)
+
+
+def _missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"training needs {error.name}: pip install 'disco_fast[train]'")
 
 
 class Watch:
@@ -27,37 +69,23 @@ class Watch:
 
     Args:
         trainer: the training.
-        photographs: the last eight are the sample pictures.
-        size: side of a sample in pixels.
+        samples: pictures to show after each save, or none.
         processes: which one this is.
-
-    Attributes:
-        interrupted: whether a signal came.
 
     Raises:
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
 
-    def __init__(self, trainer: Trainer, photographs: Photographs, size: int, processes: Processes):
+    def __init__(self, trainer: Trainer, samples: Samples | None, processes: Processes):
         try:
             from torch.utils.tensorboard import SummaryWriter
-            from tqdm import tqdm
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"training needs {error.name}: pip install 'disco_fast[train]'"
-            ) from None
-        self.interrupted = False
+            raise _missing(error) from None
         self._trainer, self._resources = trainer, ExitStack()
-        last = range(max(0, len(photographs) - _SAMPLES), len(photographs))
-        labs = [to_lab(middle_square(photographs.read(index), size)) for index in last]
-        self._samples = torch.stack([torch.from_numpy(lab).permute(2, 0, 1) for lab in labs])
+        self._samples = samples
         batch = trainer.schedule.batch
-        self._bar = tqdm(
-            total=trainer.steps * batch,
-            initial=trainer.step * batch,
-            unit=" images",
-            smoothing=0.02,
-            disable=not processes.first,
+        self._bar = progress_bar(
+            trainer.steps * batch, "images", trainer.step * batch, processes.first
         )
         self._resources.callback(self._bar.close)
         if processes.first:
@@ -65,16 +93,16 @@ class Watch:
             self._resources.callback(self._writer.close)
 
     def __enter__(self) -> Watch:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, self._interrupt)
-            self._resources.callback(signal.signal, number, before)
+        self._interruption = self._resources.enter_context(Interruption())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C or SIGTERM came."""
+        return self._interruption.came
 
     def should_stop(self, max_minutes: float) -> Callable[[], bool]:
         """For `Trainer.run`: a signal came, or the minutes from now on are up."""
@@ -91,16 +119,35 @@ class Watch:
             self._writer.add_scalar(f"train/{name}", term, self._trainer.step)
 
     def show_samples(self) -> None:
-        """For `Trainer.run`: from above, gray, colorized by the averaged weights, original."""
-        device = next(self._trainer.average.parameters()).device
-        with torch.inference_mode():
-            lab = self._samples.to(device)
-            lightness, truth = lab[:, :1].contiguous(), lab[:, 1:].contiguous()
-            cells = lab.shape[2] // self._trainer.average.cell_size * 2
-            out = self._trainer.average(normalize_lightness(lightness), min(8, cells))
-            rows = (truth * 0, AB_SCALE * out.ab, truth)
-            pictures = [_side_by_side(ops.lab_to_rgb(lightness, ab, True)) for ab in rows]
-        self._writer.add_image("samples", torch.cat(pictures, dim=1).cpu(), self._trainer.step)
+        """For `Trainer.run`: the pictures by the averaged weights."""
+        if self._samples is not None:
+            picture = self._samples.colorized(self._trainer.average)
+            self._writer.add_image("samples", picture, self._trainer.step)
+
+
+class Samples:
+    """The last eight photographs of a collection, to look at.
+
+    Args:
+        photographs: the collection.
+        size: side of a sample in pixels.
+    """
+
+    def __init__(self, photographs: Photographs, size: int):
+        last = range(max(0, len(photographs) - _SAMPLES), len(photographs))
+        labs = [to_lab(middle_square(photographs.read(index), size)) for index in last]
+        self._labs = torch.stack([torch.from_numpy(lab).permute(2, 0, 1) for lab in labs])
+
+    @torch.inference_mode()
+    def colorized(self, network: DISCO) -> Tensor:
+        """From above, gray, colorized, original; [3,3*size,8*size] uint8."""
+        lab = self._labs.to(next(network.parameters()).device)
+        lightness, truth = lab[:, :1].contiguous(), lab[:, 1:].contiguous()
+        cells = lab.shape[2] // network.cell_size * 2
+        out = network(normalize_lightness(lightness), min(8, cells))
+        rows = (truth * 0, AB_SCALE * out.ab, truth)
+        pictures = [_side_by_side(ops.lab_to_rgb(lightness, ab, True)) for ab in rows]
+        return torch.cat(pictures, dim=1).cpu()
 
 
 def _side_by_side(pictures: Tensor) -> Tensor:
