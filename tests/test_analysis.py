@@ -107,7 +107,8 @@ def test_from_scratch(colorizer: Colorizer, analysis: Analysis, image: Tensor):
 def test_what_is_known_of_an_anchor(analysis: Analysis, image: Tensor):
     assert len(analysis.anchors) == 8
     assert len({anchor.superpixel for anchor in analysis.anchors}) == 8
-    logits = analysis._engine.network.mid_word_prj(analysis.superpixels.color_tokens[0])
+    engine = analysis._engine
+    logits = engine.network.mid_word_prj(analysis.superpixels.color_tokens[0]) + engine.offset()
     for anchor in analysis.anchors:
         again = analysis.anchor(anchor.pixel)
         assert again == anchor  # so its point lies in its superpixel, and its colour is the best

@@ -16,7 +16,8 @@ from ..features import FEATURES, load_features
 from ..model import DISCO
 from ..model.scale import scaled
 from ..photographs import Photographs
-from .losses import L1, Distillation, Perceptual, color_prior, rebalancing
+from ..readout import Readout, rebalancing
+from .losses import L1, Distillation, Perceptual, color_prior
 from .processes import Processes, join, leave
 from .stages import BackboneStage, ColorizerStage, SPixNetStage, Stage
 from .stream import Crops
@@ -268,9 +269,11 @@ def _stage(
     if arguments.distill:
         name, factor = arguments.distill
         distillation = Distillation(load_features(name), width), factor
+    shares = prior()
+    network.readout = Readout(tuple(shares.tolist()), arguments.balance)
     return ColorizerStage(
         network,
-        rebalancing(prior(), arguments.balance),
+        rebalancing(shares, arguments.balance),
         {name: (_term_module(name), factor) for name, factor in arguments.reconstruction},
         (arguments.anchors[0], arguments.anchors[-1]),
         arguments.cluster,

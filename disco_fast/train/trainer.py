@@ -275,7 +275,8 @@ def _warn_of_growth(network: DISCO) -> None:
 
 def _copy(network: DISCO) -> DISCO:
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    return assemble(state, network.width, network.cell_size).requires_grad_(False)
+    copy = assemble(state, network.width, network.cell_size, network.readout)
+    return copy.requires_grad_(False)
 
 
 @torch.no_grad()
