@@ -60,17 +60,17 @@ __device__ __forceinline__ int rank_bins(const AnchorArgs& a, const W* logits) {
 template <class W>
 __device__ __forceinline__ int mean_bin(const AnchorArgs& a, const W* logits, int best) {
   const int lane = threadIdx.x % kWarp;
-  const double most = score(a, logits, best);
+  const double most = score(a, logits, best), sharpness = 1 / a.temperature;
   double total = 0, x = 0, y = 0;
   for (int64_t b = lane; b < a.bins; b += kWarp) {
-    const double share = exp((double(score(a, logits, b)) - most) / a.temperature);
+    const double share = exp((double(score(a, logits, b)) - most) * sharpness);
     total += share;
     x += share * a.bin_centers[2 * b];
     y += share * a.bin_centers[2 * b + 1];
   }
-  total = warp_sum(total);
-  x = rint(warp_sum(x) / total * kColorParts) / kColorParts;
-  y = rint(warp_sum(y) / total * kColorParts) / kColorParts;
+  const double parts = kColorParts / warp_sum(total);
+  x = rint(warp_sum(x) * parts) / kColorParts;
+  y = rint(warp_sum(y) * parts) / kColorParts;
   Best<double> nearest = {-INFINITY, a.bins};
   for (int64_t b = lane; b < a.bins; b += kWarp) {
     const double dx = a.bin_centers[2 * b] - x, dy = a.bin_centers[2 * b + 1] - y;
@@ -102,9 +102,10 @@ __device__ __forceinline__ void pick_colors(const AnchorArgs& a, int64_t image, 
   }
 }
 
-// Grid: images; a warp per anchor.
+// Grid: images; a warp per anchor. With more than one block per multiprocessor in mind ptxas
+// spills registers.
 template <class W>
-__global__ void __launch_bounds__(kAnchorThreads) anchors_kernel(const AnchorArgs a) {
+__global__ void __launch_bounds__(kAnchorThreads, 1) anchors_kernel(const AnchorArgs a) {
   const int64_t image = blockIdx.x;
   for (int k = threadIdx.x / kWarp; k < int(a.clusters); k += kAnchorWarps) {
     int64_t* anchor = a.anchors + image * a.clusters + k;
