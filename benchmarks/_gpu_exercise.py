@@ -106,6 +106,8 @@ def _point_calls(
     yield "select_anchors", ops.select_anchors(labels, sizes, 3)
     yield "anchor_bins", ops.anchor_bins(logits, first(2, 4), centers, 3)
     yield "choose_anchors", ops.choose_anchors(labels, sizes, logits, centers, 3, 3)
+    read = logits[0, 0].contiguous(), 0.38
+    yield "choose_anchors read", ops.choose_anchors(labels, sizes, logits, centers, 3, 3, *read)
 
 
 def _color_calls(

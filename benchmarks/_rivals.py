@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from disco_fast import reference
 from disco_fast.engine import Engine
 from disco_fast.engine.folding import fold_spectral_norm
-from disco_fast.model import DISCO, assemble
+from disco_fast.model import DISCO
 from disco_fast.model.scale import TOKEN_DIM
 
 CONVOLUTIONAL = {"segnet": 1, "repnet": 1, "enhanceNet": 1 + TOKEN_DIM}  # input channels
@@ -116,8 +116,7 @@ def official(folder: Path) -> Build:
 
 def _copy(network: DISCO, device: torch.device) -> DISCO:
     weights = {key: value.clone() for key, value in network.state_dict().items()}
-    copy = assemble(weights, network.width, network.cell_size, network.backbone)
-    return copy.requires_grad_(False).to(device)
+    return network.alike(weights).requires_grad_(False).to(device)
 
 
 def engine(fast: Engine) -> Forward:

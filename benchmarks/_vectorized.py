@@ -101,4 +101,4 @@ def choose_anchors(
     if variants == 1:
         return index, own.argmax(-1)[:, None]
     ranked = own.topk(TOP_BINS, dim=-1).indices.mT
-    return index, diverse_bins(ranked, bin_centers, variants)
+    return index, diverse_bins(ranked[:, 0], ranked, bin_centers, variants)

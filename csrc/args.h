@@ -82,7 +82,7 @@ struct KMeansInitArgs {
 };
 
 // Anchors and their colours: `labels` may be null (then `anchors` are given), and so may `logits`
-// (then no colours are wanted).
+// (then no colours are wanted). A bin's score is its logit plus its offset.
 struct AnchorArgs {
   Element element;  // of sizes and logits: kFloat32 or kFloat64
   int64_t images, points, clusters;
@@ -90,6 +90,8 @@ struct AnchorArgs {
   const void* sizes;      // [N, P]
   int64_t bins, variants;
   const void* logits;        // [N, P, bins]
+  const void* offset;        // [bins], added to logits; may be null
+  double temperature;        // of the mean colour; 0: the best bin itself
   const float* bin_centers;  // [bins, 2], ab
   int64_t* anchors;          // out, or in, [N, K]
   int64_t* colors;           // out [N, variants, K]: bins
@@ -145,7 +147,9 @@ struct RgbArgs {
   void* rgb;              // out [N, 3, H, W], contiguous
 };
 
-// The colours of an anchor are chosen among its most probable bins.
+// The colours of an anchor but the first are chosen among its most probable bins.
 constexpr int kTopBins = 10;
+// Mean colours are rounded to so many parts of a unit of ab, so that distances to bins are exact.
+constexpr double kColorParts = 1024;
 
 }  // namespace disco_fast

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -20,6 +21,7 @@ from .engine import Engine
 from .model import Superpixels
 from .modes import Full
 from .photographs import to_lab
+from .readout import check_vividness
 from .reference import MAX_VARIANTS, TOP_BINS, neighbour_offsets
 
 GivenAnchor: TypeAlias = Anchor | tuple[Point, Color]
@@ -33,28 +35,46 @@ class Analysis:
     Attributes:
         anchors: as the network places and colours them, one for each cluster.
         superpixels: the network's features; not to be changed.
+        vividness: how the colours are read from the network's distributions.
     """
 
     anchors: tuple[Anchor, ...]
     superpixels: Superpixels
+    vividness: float
 
-    def __init__(self, engine: Engine, image: Tensor, mode: Full, n_anchors: int | str, seed: int):
+    def __init__(
+        self,
+        engine: Engine,
+        image: Tensor,
+        mode: Full,
+        n_anchors: int | str,
+        seed: int,
+        vividness: float | None = None,
+    ):
         self._engine, self._image, self._mode, self._seed = engine, image.detach(), mode, seed
         self._lightness, self._gray = mode.read(self._image[None], engine.device)
         self.superpixels = engine.superpixels(self._gray)
         count = self.superpixels.tokens.shape[1]
         self._segments = _segments(self.superpixels.association, engine.network.cell_size)
         self._means = _means(50 + 50 * self._gray[0, 0].cpu(), self._segments, count)
-        self._probability = engine.color_probabilities(self.superpixels)[0].cpu()
+        self._logits = engine.color_logits(self.superpixels)
         tokens = self.superpixels.color_tokens
         if n_anchors == "auto":
             n_anchors = count_anchors(tokens, seed)
         k = min(int(n_anchors), count)
-        placed = engine.place(self.superpixels, k, None, MAX_VARIANTS, seed)
-        self._labels, self._diverse = placed.labels[0].cpu(), placed.bins[0].tolist()
+        placed = engine.place(self.superpixels, k, seed=seed)
+        self._labels, self._index = placed.labels[0].cpu(), placed.index
+        self._read(engine.network.readout.vividness if vividness is None else vividness)
+
+    def _read(self, vividness: float) -> None:
+        """Read the anchors' colours."""
+        self.vividness, offset = vividness, self._engine.offset(vividness)
+        self._probability = (self._logits[0] + offset).softmax(dim=-1).cpu()
+        bins = self._engine.colors(self.superpixels, self._index, MAX_VARIANTS, offset)
+        self._diverse = bins[0].tolist()
         self.anchors = tuple(
             self._make(superpixel, color)
-            for superpixel, color in zip(placed.index[0].tolist(), self._diverse[0], strict=True)
+            for superpixel, color in zip(self._index[0].tolist(), self._diverse[0], strict=True)
         )
 
     @property
@@ -62,12 +82,30 @@ class Analysis:
         """(width, height) of the picture, in which anchors' points are."""
         return self._image.shape[2], self._image.shape[1]
 
+    def at(self, vividness: float) -> Analysis:
+        """This analysis at another vividness: the same anchors, in other colours.
+
+        Args:
+            vividness: as for `Colorizer.colorize`.
+
+        Raises:
+            TypeError, ValueError: it is none.
+        """
+        check_vividness(vividness)
+        other = copy.copy(self)
+        other._read(vividness)
+        return other
+
+    def own(self, anchor: Anchor) -> Anchor:
+        """An anchor in the colour that the network gives it, at this vividness."""
+        return self._make(anchor.superpixel, None, anchor.pixel)
+
     def anchor(self, point: Point, color: Color | None = None) -> Anchor:
         """The anchor at a point of the picture.
 
         Args:
             point: (x, y) in pixels, within the picture.
-            color: its most probable one if None.
+            color: the network's own if None.
 
         Raises:
             ValueError: the point is outside the picture, or that is no colour.
@@ -75,18 +113,26 @@ class Analysis:
         place = self._superpixel_at(point)
         return self._make(place, None if color is None else bin_of(color), point)
 
-    def colorize(self, anchors: Sequence[GivenAnchor] | None = None) -> Tensor:
+    def colorize(
+        self, anchors: Sequence[GivenAnchor] | None = None, *, vividness: float | None = None
+    ) -> Tensor:
         """Colour the picture by anchors; only what depends on them is computed.
 
         Args:
             anchors: of this analysis, or ((x, y), color) pairs; the network's own if None.
+            vividness: of the network's own; that of this analysis if None.
 
         Returns:
             RGB like the picture: its type, device and size.
 
         Raises:
-            ValueError: none at all, two of them in one superpixel, or one that does not fit.
+            TypeError, ValueError: none at all, two of them in one superpixel, or one that does not
+                fit; or a vividness with anchors, which have their colours.
         """
+        if vividness is not None:
+            if anchors is not None:
+                raise ValueError(f"vividness: expected None with anchors, got {vividness}")
+            return self.at(vividness).colorize()
         chosen = self.anchors if anchors is None else self.resolved(anchors)
         device = self._engine.device
         index = torch.tensor([[anchor.superpixel for anchor in chosen]], device=device)
@@ -117,8 +163,8 @@ class Analysis:
     def variants(self, count: int, temperature: float = 1.0) -> list[tuple[Anchor, ...]]:
         """Colours for the anchors, `count` times.
 
-        The first three are the published ones: most probable, and unlike it (section 4.3). Any
-        more are drawn from each anchor's distribution.
+        The first is the anchors' own, the next two are unlike it, as published (section 4.3). Any
+        more are drawn from each anchor's distribution at this vividness.
 
         Args:
             count: how many, at least 1.
@@ -188,7 +234,11 @@ class Analysis:
         rows = zip(best, shown(lightness, best), probability.tolist(), strict=False)
         palette = tuple(Swatch(*row) for row in rows)
         pixel = self._middle(superpixel) if point is None else (float(point[0]), float(point[1]))
-        return Anchor(superpixel, pixel, lightness, palette, best[0] if color is None else color)
+        if color is None:
+            place = torch.tensor([[superpixel]], device=self._engine.device)
+            offset = self._engine.offset(self.vividness)
+            color = int(self._engine.colors(self.superpixels, place, 1, offset))
+        return Anchor(superpixel, pixel, lightness, palette, color)
 
     def _recolored(self, bins: Sequence[int]) -> tuple[Anchor, ...]:
         palettes = zip(self.anchors, bins, strict=True)

@@ -30,7 +30,7 @@ class Swatch(NamedTuple):
     Attributes:
         bin: which of the 313 colour bins.
         rgb: how it looks on the anchor's superpixel.
-        probability: of the bin, by the color modeler.
+        probability: of the bin, by the color modeler and the vividness.
     """
 
     bin: int

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .files import whole_file
 from .model import DISCO, assemble
+from .readout import Readout, official
 
 COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
 _WIDEST = "repnet.conv4_3.0.weight_orig"  # 512 channels at width 1: tells the width to 1/512
@@ -30,8 +31,8 @@ class CheckpointError(ValueError):
 def load_checkpoint(path: str | Path) -> DISCO:
     """Build the network that a checkpoint holds, in fp32 and in eval mode, on the CPU.
 
-    Width, cell size and backbone are read from the file; official checkpoints are width 1, cell
-    size 16, the published backbone.
+    Width, cell size, backbone and readout are read from the file; official checkpoints are width 1,
+    cell size 16, the published backbone, and their readout is `readout.official`.
 
     Args:
         path: `.safetensors`, or a pickle of a state dict or of a dict with the entry `state_dict`
@@ -55,11 +56,13 @@ def load_checkpoint(path: str | Path) -> DISCO:
     try:
         with torch.device("meta"):
             expected = DISCO(float(width), cell_size, backbone).state_dict()
+        text = metadata.get("readout")
+        readout = official() if text is None else Readout.from_json(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, expected, state)
     wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return assemble(wide, float(width), cell_size, backbone)
+    return assemble(wide, float(width), cell_size, backbone, readout)
 
 
 def save_checkpoint(
@@ -85,6 +88,7 @@ def save_checkpoint(
         "width": repr(network.width),
         "cell_size": str(network.cell_size),
         "backbone": network.backbone,
+        "readout": network.readout.to_json(),
     }
     with whole_file(path) as partial:
         partial.write_bytes(safetensors.torch.save(state, metadata))

@@ -19,6 +19,7 @@ from .engine.batching import Batches, activation_bytes, enough, fitting
 from .engine.precision import resolve
 from .model import DISCO
 from .modes import Full, Reference, working_shape
+from .readout import check_vividness
 from .reference import MAX_VARIANTS
 
 MODES = ("full", "reference")
@@ -68,6 +69,11 @@ class Colorizer:
         """How the network's steps reach the device, in words; see `Engine.launching`."""
         return self._engine.launching
 
+    @property
+    def vividness(self) -> float:
+        """What suits the checkpoint best, 0..1."""
+        return self._engine.network.readout.vividness
+
     def colorize(
         self,
         image: Tensor,
@@ -78,6 +84,7 @@ class Colorizer:
         seed: int = 0,
         working_size: int = 256,
         mode: str = "full",
+        vividness: float | None = None,
         anchors: Sequence[GivenAnchor] | None = None,
     ) -> Tensor:
         """Colorize pictures of one size.
@@ -101,9 +108,11 @@ class Colorizer:
             mode: "full": the picture's own size and lightness. "reference": what the official
                 script does: stretch to 256x256, initial clusters as after
                     `numpy.random.seed(seed)`, result at 256x256.
+            vividness: from 0, the most likely colours, to 1, vivid ones; what suits the checkpoint
+                if None. Not in mode "reference", where colours are chosen as published.
             anchors: of one picture, in the place of the network's own: ((x, y), color) pairs, or
-                of an analysis of it; see `Analysis.colorize`. Then `n_anchors`, `seed` and
-                `temperature` mean nothing.
+                of an analysis of it; see `Analysis.colorize`. Then `n_anchors`, `seed`,
+                `temperature` and `vividness` mean nothing.
 
         Returns:
             RGB of the same dtype, device, leading dimensions and (in mode "full") size; with
@@ -114,7 +123,7 @@ class Colorizer:
             MemoryError: not even one picture at a time fits into memory.
         """
         _check_image(image)
-        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature)
+        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
         if anchors is None:
             return self._colorize([image], settings)[0]
         return self._by_anchors(image, anchors, settings)
@@ -129,6 +138,7 @@ class Colorizer:
         seed: int = 0,
         working_size: int = 256,
         mode: str = "full",
+        vividness: float | None = None,
     ) -> list[Tensor]:
         """Colorize pictures of any sizes; those of equal working shape share forward passes.
 
@@ -140,6 +150,7 @@ class Colorizer:
             seed: see there.
             working_size: see there.
             mode: see there.
+            vividness: see there.
 
         Returns:
             What `colorize` returns for each of `images`, in their order.
@@ -153,7 +164,7 @@ class Colorizer:
             raise TypeError(f"images: expected a sequence of tensors, got {type(images).__name__}")
         for index, image in enumerate(images):
             _check_image(image, f"images[{index}]")
-        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature)
+        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
         return self._colorize(images, settings)
 
     def analyze(
@@ -163,6 +174,7 @@ class Colorizer:
         n_anchors: int | str = 8,
         seed: int = 0,
         working_size: int = 256,
+        vividness: float | None = None,
     ) -> Analysis:
         """The network's first half for one picture, whose anchors can then be changed.
 
@@ -171,6 +183,7 @@ class Colorizer:
             n_anchors: as for `colorize`, like the rest.
             seed: see there.
             working_size: see there.
+            vividness: see there; it can be changed afterwards at little cost.
 
         Returns:
             The analysis. Its `colorize()` gives what `colorize` of these settings gives.
@@ -181,9 +194,9 @@ class Colorizer:
         _check_image(image)
         if image.dim() != 3:
             raise ValueError(f"image: expected one picture [C,H,W], got shape {tuple(image.shape)}")
-        check_settings(n_anchors, 1, seed, working_size, "full")
+        check_settings(n_anchors, 1, seed, working_size, "full", vividness=vividness)
         mode = Full(working_size, self._engine.network.stride)
-        return Analysis(self._engine, image, mode, n_anchors, seed)
+        return Analysis(self._engine, image, mode, n_anchors, seed, vividness)
 
     def working_shape(self, height: int, width: int, working_size: int = 256) -> tuple[int, int]:
         """Size at which colour is predicted in mode "full"; those that share it share a pass."""
@@ -225,7 +238,14 @@ class Colorizer:
         pictures = image.detach().reshape(-1, *image.shape[-3:])
         painted = []
         for picture in pictures:
-            analysis = Analysis(self._engine, picture, mode, settings.n_anchors, settings.seed)
+            analysis = Analysis(
+                self._engine,
+                picture,
+                mode,
+                settings.n_anchors,
+                settings.seed,
+                settings.vividness,
+            )
             variants = analysis.variants(settings.variants, settings.temperature)
             painted.append(torch.stack([analysis.colorize(anchors) for anchors in variants]))
         each = (settings.variants,) if settings.variants > 1 else ()
@@ -242,6 +262,7 @@ class _Settings(NamedTuple):
     working_size: int
     mode: str
     temperature: float = 1.0
+    vividness: float | None = None
 
 
 class _Place(NamedTuple):
@@ -299,7 +320,10 @@ class _Call:
         if init is not None:
             init = init.to(gray.device).expand(len(gray), -1)
         variants, seed = self._settings.variants, self._settings.seed
-        return self._engine.chroma(gray, n_anchors, init, variants, seed)
+        offset = None
+        if self._settings.mode == "full":
+            offset = self._engine.offset(self._settings.vividness)
+        return self._engine.chroma(gray, n_anchors, init, variants, seed, offset)
 
     def _result(self, argument: int) -> Tensor:
         if argument not in self._painted:
@@ -370,6 +394,7 @@ def colorize(
     precision: str = "auto",
     device: torch.device | str | None = None,
     mode: str = "full",
+    vividness: float | None = None,
     anchors: Sequence[GivenAnchor] | None = None,
 ) -> Tensor:
     """Colorize pictures: `Colorizer(checkpoint, device, precision).colorize(image, ...)`.
@@ -379,7 +404,7 @@ def colorize(
     Args:
         image: (..., 1 or 3, H, W), uint8 0-255 or floating 0-1.
         checkpoint: as for `Colorizer`, but not a module.
-        n_anchors: as for `Colorizer.colorize`, like the next four and `mode`.
+        n_anchors: as for `Colorizer.colorize`, like the next four.
         variants: see there.
         temperature: see there.
         seed: see there.
@@ -387,6 +412,7 @@ def colorize(
         precision: as for `Colorizer`.
         device: where to compute; where `image` is, if None.
         mode: see there.
+        vividness: see there.
         anchors: see there.
 
     Returns:
@@ -397,7 +423,7 @@ def colorize(
             work.
     """
     _check_image(image)
-    check_settings(n_anchors, variants, seed, working_size, mode, temperature)
+    check_settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
     colorizer = _cached_colorizer(
         checkpoint, str(image.device if device is None else device), precision
     )
@@ -409,6 +435,7 @@ def colorize(
         seed=seed,
         working_size=working_size,
         mode=mode,
+        vividness=vividness,
         anchors=anchors,
     )
 
@@ -467,6 +494,7 @@ def check_settings(
     working_size: int,
     mode: str,
     temperature: float = 1.0,
+    vividness: float | None = None,
 ) -> None:
     """Raise TypeError or ValueError, naming the setting of `colorize` that does not fit."""
     _check_int("n_anchors", 8 if n_anchors == "auto" else n_anchors, 1, 2**31)
@@ -484,6 +512,10 @@ def check_settings(
             f'mode: only "full" finds the number of anchors, or draws more than {MAX_VARIANTS}'
             f" variants, got {mode!r}"
         )
+    if vividness is not None:
+        check_vividness(vividness)
+        if mode != "full":
+            raise ValueError(f"vividness: expected None in mode {mode!r}, got {vividness}")
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:

@@ -40,10 +40,11 @@ _SCHEMAS = {
     "kmeans": "(Tensor points, Tensor init, int max_iter, float tol) -> (Tensor, Tensor, Tensor)",
     "kmeans_init": "(Tensor points, int n_clusters, int seed, str method) -> Tensor",
     "select_anchors": "(Tensor labels, Tensor sizes, int n_clusters) -> Tensor",
-    "anchor_bins": "(Tensor logits, Tensor anchor_index, Tensor bin_centers, int variants)"
-    " -> Tensor",
+    "anchor_bins": "(Tensor logits, Tensor anchor_index, Tensor bin_centers, int variants,"
+    " Tensor? offset=None, float temperature=0.0) -> Tensor",
     "choose_anchors": "(Tensor labels, Tensor sizes, Tensor logits, Tensor bin_centers,"
-    " int n_clusters, int variants) -> (Tensor, Tensor)",
+    " int n_clusters, int variants, Tensor? offset=None, float temperature=0.0)"
+    " -> (Tensor, Tensor)",
     "encoder": "(Tensor tokens, Tensor position, Tensor weights) -> Tensor",
     "rgb_to_l": "(Tensor image) -> Tensor",
     "lab_to_rgb": "(Tensor lightness, Tensor ab, bool to_uint8) -> Tensor",
@@ -374,7 +375,14 @@ def _check_members(op: str, labels: Tensor, sizes: Tensor, n_clusters: int) -> N
         _refuse(op, "n_clusters of at least 1", n_clusters)
 
 
-def _check_logits(op: str, logits: Tensor, bin_centers: Tensor, variants: int) -> None:
+def _check_logits(
+    op: str,
+    logits: Tensor,
+    bin_centers: Tensor,
+    variants: int,
+    offset: Tensor | None,
+    temperature: float,
+) -> None:
     _check_floating(op, logits=logits, bin_centers=bin_centers)
     shape, centers = tuple(logits.shape), tuple(bin_centers.shape)
     if len(shape) != 3 or min(shape) == 0:
@@ -385,9 +393,23 @@ def _check_logits(op: str, logits: Tensor, bin_centers: Tensor, variants: int) -
         _refuse(op, f"bin_centers [{shape[2]},2] in fp32", (centers, bin_centers.dtype))
     if not 1 <= variants <= MAX_VARIANTS:
         _refuse(op, f"variants in 1..{MAX_VARIANTS}", variants)
+    if offset is not None:
+        _check_floating(op, logits=logits, offset=offset)
+        if tuple(offset.shape) != shape[2:] or offset.dtype != logits.dtype:
+            wanted = f"offset [{shape[2]}] in {logits.dtype} like the logits"
+            _refuse(op, wanted, (tuple(offset.shape), offset.dtype))
+    if not 0 <= temperature < math.inf:
+        _refuse(op, "temperature of at least 0", temperature)
 
 
-def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
+def anchor_bins(
+    logits: Tensor,
+    anchor_index: Tensor,
+    bin_centers: Tensor,
+    variants: int,
+    offset: Tensor | None = None,
+    temperature: float = 0.0,
+) -> Tensor:
     """Colour bins of the anchors; see `reference.anchor_bins`. Kernels rank only the anchors' own.
 
     Args:
@@ -395,6 +417,8 @@ def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, varia
         anchor_index: [N,K] int64.
         bin_centers: [bins,2] fp32, ab.
         variants: V, 1..3.
+        offset: [bins] in the dtype of the logits, added to them; or None.
+        temperature: of the mean colour; 0: the most probable bin, as published.
 
     Returns:
         [N,V,K] int64 bins.
@@ -403,12 +427,14 @@ def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, varia
         TypeError, ValueError: naming the argument that does not fit.
         RuntimeError: an index out of range, on a CPU.
     """
-    _check_logits("anchor_bins", logits, bin_centers, variants)
+    _check_logits("anchor_bins", logits, bin_centers, variants, offset, temperature)
     shape = tuple(anchor_index.shape)
     if anchor_index.dtype != torch.int64 or len(shape) != 2 or shape[0] != logits.shape[0]:
         wanted = f"anchor_index [N,K] in int64 with N={logits.shape[0]}"
         _refuse("anchor_bins", wanted, (shape, anchor_index.dtype))
-    return torch.ops.disco_fast.anchor_bins(logits.detach(), anchor_index, bin_centers, variants)
+    return torch.ops.disco_fast.anchor_bins(
+        logits.detach(), anchor_index, bin_centers, variants, offset, temperature
+    )
 
 
 def choose_anchors(
@@ -418,6 +444,8 @@ def choose_anchors(
     bin_centers: Tensor,
     n_clusters: int,
     variants: int,
+    offset: Tensor | None = None,
+    temperature: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Anchors and their colour bins at once, as `select_anchors` and `anchor_bins`.
 
@@ -428,12 +456,19 @@ def choose_anchors(
         TypeError, ValueError: naming the argument that does not fit.
     """
     _check_members("choose_anchors", labels, sizes, n_clusters)
-    _check_logits("choose_anchors", logits, bin_centers, variants)
+    _check_logits("choose_anchors", logits, bin_centers, variants, offset, temperature)
     if logits.shape[:2] != labels.shape or logits.dtype != sizes.dtype:
         wanted = f"logits [N,P,bins] with (N,P)={tuple(labels.shape)} in {sizes.dtype}"
         _refuse("choose_anchors", wanted, (tuple(logits.shape), logits.dtype))
     return torch.ops.disco_fast.choose_anchors(
-        labels, sizes.detach(), logits.detach(), bin_centers, n_clusters, variants
+        labels,
+        sizes.detach(),
+        logits.detach(),
+        bin_centers,
+        n_clusters,
+        variants,
+        offset,
+        temperature,
     )
 
 
@@ -458,7 +493,14 @@ def _(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
 
 
 @torch.library.register_fake("disco_fast::anchor_bins")
-def _(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
+def _(
+    logits: Tensor,
+    anchor_index: Tensor,
+    bin_centers: Tensor,
+    variants: int,
+    offset: Tensor | None = None,
+    temperature: float = 0.0,
+) -> Tensor:
     return anchor_index.new_empty(anchor_index.shape[0], variants, anchor_index.shape[1])
 
 
@@ -470,6 +512,8 @@ def _(
     bin_centers: Tensor,
     n_clusters: int,
     variants: int,
+    offset: Tensor | None = None,
+    temperature: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     index = labels.new_empty(labels.shape[0], n_clusters)
     return index, labels.new_empty(labels.shape[0], variants, n_clusters)

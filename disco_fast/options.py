@@ -37,6 +37,12 @@ def add_picture_options(command: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="the side of the square that colours are decided on; default 256",
     )
+    add(
+        "--vividness",
+        type=float,
+        metavar="SHARE",
+        help="from 0, the most likely colours, to 1, vivid ones; default: what suits the weights",
+    )
 
 
 def open_colorizer(arguments: argparse.Namespace) -> Colorizer:

@@ -26,6 +26,7 @@ EPSILON = 1e-8  # keeps SP-Pooling finite for a superpixel that no pixel is asso
 SIZE_BONUS = 0.01  # weight of a superpixel's size against its membership in the anchor's cluster
 TOP_BINS = 10  # diverse colours are taken from this many most probable bins
 MAX_VARIANTS = 3  # there is no fourth unlike colour
+COLOR_PARTS = 1024  # mean colours are rounded to such parts of a unit of ab
 
 
 def neighbour_offsets() -> Iterator[tuple[int, int, int]]:
@@ -352,14 +353,15 @@ def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
     return (member + sizes[:, None] * SIZE_BONUS).argmax(dim=-1)
 
 
-def diverse_bins(ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
-    """Up to three unlike colours among the most probable bins of an anchor.
+def diverse_bins(first: Tensor, ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
+    """Up to three unlike colours of an anchor: a given one, and two of its most probable bins.
 
-    Variant 1 is the most probable bin; 2 the one farthest from it in ab; 3 the one with the largest
-    summed distance to both. First maximum wins; distances are fp64, in which those between whole
-    numbers are equal where they should be, so that a tie is no matter of rounding.
+    Variant 1 is the given bin; 2 the one farthest from it in ab; 3 the one with the largest summed
+    distance to both. First maximum wins; distances are fp64, in which those between whole numbers
+    are equal where they should be, so that a tie is no matter of rounding.
 
     Args:
+        first: [N,K] int64, the first colour of each anchor.
         ranked: [N,T,K] int64, the T most probable bins of each anchor, most probable first.
         bin_centers: [313,2] ab of the bins' centers.
         variants: V, 1..3.
@@ -367,15 +369,36 @@ def diverse_bins(ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
     Returns:
         [N,V,K] int64 bins.
     """
-    ab = bin_centers[ranked].double()
-    chosen, distance = [ranked[:, 0]], torch.zeros_like(ab[..., 0])
-    pick = torch.zeros_like(ranked[:, :1])
+    centers = bin_centers.double()
+    ab = centers[ranked]
+    chosen, distance = [first], torch.zeros_like(ab[..., 0])
     for _ in range(1, variants):
-        last = ab.gather(1, pick[..., None].expand(-1, -1, -1, 2))
+        last = centers[chosen[-1]][:, None]
         distance = distance + (ab - last).square().sum(dim=-1).sqrt()
         pick = distance.argmax(dim=1, keepdim=True)
         chosen.append(ranked.gather(1, pick)[:, 0])
     return torch.stack(chosen, dim=1)
+
+
+def mean_bins(scores: Tensor, bin_centers: Tensor, temperature: float) -> Tensor:
+    """The bin nearest to the annealed mean of a distribution (Zhang et al. 2016, section 2.3).
+
+    The mean is taken in fp64 and rounded to 1/1024 of a unit of ab. So the distances between it and
+    the bins' centers are exact, a mean in the middle between bins is so on every processor, and the
+    first of those wins.
+
+    Args:
+        scores: [...,313], logarithms of probabilities that need not sum to 1.
+        bin_centers: [313,2].
+        temperature: more than 0; towards 0 the mean becomes the most probable bin's center.
+
+    Returns:
+        [...] int64.
+    """
+    centers = bin_centers.double()
+    share = torch.softmax(scores.double() / temperature, dim=-1)
+    mean = (share @ centers * COLOR_PARTS).round() / COLOR_PARTS
+    return (mean[..., None, :] - centers).square().sum(dim=-1).argmin(dim=-1)
 
 
 def encode_colors(ab: Tensor, bin_centers: Tensor) -> Tensor:
@@ -390,7 +413,14 @@ def encode_colors(ab: Tensor, bin_centers: Tensor) -> Tensor:
     return soft.max(dim=0)[1]
 
 
-def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
+def anchor_bins(
+    logits: Tensor,
+    anchor_index: Tensor,
+    bin_centers: Tensor,
+    variants: int,
+    offset: Tensor | None = None,
+    temperature: float = 0.0,
+) -> Tensor:
     """Colour bins of the anchors.
 
     Like the published program, chooses colours for every superpixel and finds their bins again.
@@ -399,14 +429,18 @@ def anchor_bins(logits: Tensor, anchor_index: Tensor, bin_centers: Tensor, varia
         logits: [N,P,313] of the color modeler.
         anchor_index: [N,K] int64.
         bin_centers: [313,2].
-        variants: V, 1..3.
+        variants: V, 1..3; the first is as `temperature` says, for the others see `diverse_bins`.
+        offset: [313], added to the logits of every superpixel.
+        temperature: 0, as published: the most probable bin; above 0, see `mean_bins`.
 
     Returns:
         [N,V,K] int64 bins.
     """
-    probability = torch.softmax(logits.transpose(1, 2), dim=1)
+    scores = logits if offset is None else logits + offset
+    probability = torch.softmax(scores.transpose(1, 2), dim=1)
     ranked = probability.sort(dim=1, descending=True, stable=True)[1][:, :TOP_BINS]
-    colors = bin_centers[diverse_bins(ranked, bin_centers, variants)]
+    first = mean_bins(scores, bin_centers, temperature) if temperature > 0 else ranked[:, 0]
+    colors = bin_centers[diverse_bins(first, ranked, bin_centers, variants)]
     bins = encode_colors(colors.flatten(0, 2), bin_centers).view(colors.shape[:-1])
     return bins.gather(2, anchor_index[:, None].expand(-1, variants, -1))
 
@@ -418,6 +452,8 @@ def choose_anchors(
     bin_centers: Tensor,
     n_clusters: int,
     variants: int,
+    offset: Tensor | None = None,
+    temperature: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """`select_anchors`, and `anchor_bins` of what it selects.
 
@@ -425,7 +461,7 @@ def choose_anchors(
         (anchor index [N,K], bins [N,V,K]), both int64.
     """
     index = select_anchors(labels, sizes, n_clusters)
-    return index, anchor_bins(logits, index, bin_centers, variants)
+    return index, anchor_bins(logits, index, bin_centers, variants, offset, temperature)
 
 
 # ---- The encoder of tokens -----------------------------------------------------------------------

@@ -24,6 +24,7 @@ class Colorize(nn.Module):
         n_anchors: see there.
         seed: see there.
         working_size: see there.
+        vividness: see there.
         precision: see there.
         device: see there; on a GPU only in the main process.
 
@@ -38,16 +39,18 @@ class Colorize(nn.Module):
         n_anchors: int | str = 8,
         seed: int = 0,
         working_size: int = 256,
+        vividness: float | None = None,
         precision: str = "auto",
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        check_settings(n_anchors, 1, seed, working_size, "full")
+        check_settings(n_anchors, 1, seed, working_size, "full", vividness=vividness)
         self.settings: dict[str, Any] = {
             "checkpoint": checkpoint,
             "n_anchors": n_anchors,
             "seed": seed,
             "working_size": working_size,
+            "vividness": vividness,
             "precision": precision,
             "device": device,
         }

@@ -17,6 +17,7 @@ from disco_fast import ops
 from disco_fast.color import AB_SCALE, bin_centers, normalize_lightness
 from disco_fast.image_files import Picture, read_image, to_pixels, to_tensor, write_image
 from disco_fast.model.transformer import position_encoding
+from disco_fast.readout import TEMPERATURE, Readout
 
 CELL_SIZE = 16
 
@@ -29,13 +30,22 @@ class Networks:
             path.stem: onnxruntime.InferenceSession(path) for path in folder.glob("*.onnx")
         }
 
+    def offset(self, vividness: float | None) -> Tensor:
+        """What a vividness adds to the color logits, [313]."""
+        metadata = self._sessions["color_modeler"].get_modelmeta().custom_metadata_map
+        readout = Readout.from_json(metadata["readout"])
+        likely, vivid = readout.ends()
+        return likely + vivid * (readout.vividness if vividness is None else vividness)
+
     def run(self, name: str, **inputs: Tensor) -> list[Tensor]:
         """The outputs of one of them."""
         given = {key: value.numpy() for key, value in inputs.items()}
         return [torch.from_numpy(array) for array in self._sessions[name].run(None, given)]
 
 
-def chroma(networks: Networks, gray: Tensor, n_anchors: int = 8) -> Tensor:
+def chroma(
+    networks: Networks, gray: Tensor, n_anchors: int = 8, vividness: float | None = None
+) -> Tensor:
     """Lightness (L - 50) / 50 [1,1,H,W], sides multiples of 16, to ab/110 [1,2,H,W]."""
     rows, columns = (side // CELL_SIZE for side in gray.shape[2:])
     position = position_encoding(rows, columns)
@@ -45,8 +55,9 @@ def chroma(networks: Networks, gray: Tensor, n_anchors: int = 8) -> Tensor:
     color_tokens, logits = networks.run("color_modeler", tokens=tokens, position=position)
     labels, _, _ = ops.kmeans(color_tokens, ops.kmeans_init(color_tokens, n_anchors))
     anchors, bins = ops.choose_anchors(
-        labels, size.flatten(1), logits, bin_centers("cpu"), n_anchors, 1
-    )
+        labels, size.flatten(1), logits, bin_centers("cpu"), n_anchors, 1,
+        networks.offset(vividness), TEMPERATURE,
+    )  # fmt: skip
     mask = torch.zeros(1, rows * columns, 1).scatter_(1, anchors[..., None], 1.0)
     label = torch.zeros(1, rows * columns, dtype=torch.int64).scatter_(1, anchors, bins[:, 0])
     (guided,) = networks.run(

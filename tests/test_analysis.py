@@ -16,6 +16,7 @@ from disco_fast.anchor_count import EXPLAINED, FEWEST, MOST, count_anchors, unex
 from disco_fast.anchors import bin_of, from_json, rgb_of, shown, to_json
 from disco_fast.color import N_BINS, bin_centers
 from disco_fast.image_files import read_image
+from disco_fast.readout import TEMPERATURE
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 
@@ -107,10 +108,11 @@ def test_from_scratch(colorizer: Colorizer, analysis: Analysis, image: Tensor):
 def test_what_is_known_of_an_anchor(analysis: Analysis, image: Tensor):
     assert len(analysis.anchors) == 8
     assert len({anchor.superpixel for anchor in analysis.anchors}) == 8
-    logits = analysis._engine.network.mid_word_prj(analysis.superpixels.color_tokens[0])
+    engine = analysis._engine
+    logits = engine.network.mid_word_prj(analysis.superpixels.color_tokens[0]) + engine.offset()
     for anchor in analysis.anchors:
         again = analysis.anchor(anchor.pixel)
-        assert again == anchor  # so its point lies in its superpixel, and its colour is the best
+        assert again == anchor  # so its point lies in its superpixel, and its colour is its own
         probabilities = logits[anchor.superpixel].softmax(dim=0)
         assert len(anchor.palette) == 10
         for swatch in anchor.palette:
@@ -118,8 +120,10 @@ def test_what_is_known_of_an_anchor(analysis: Analysis, image: Tensor):
         falling = [swatch.probability for swatch in anchor.palette]
         assert falling == sorted(falling, reverse=True)
         assert falling[0] == pytest.approx(float(probabilities.max()))
-        assert anchor.palette[0].bin == anchor.bin
-        assert anchor.palette[0].rgb == anchor.rgb
+        mean = reference.mean_bins(logits[anchor.superpixel], bin_centers("cpu"), TEMPERATURE)
+        assert anchor.bin == mean
+        swatch = anchor.palette[0]
+        assert anchor.recolored(swatch).rgb == swatch.rgb
         assert anchor.recolored(anchor.palette[4]).bin == anchor.palette[4].bin
         mask, cluster = analysis.mask(anchor), analysis.cluster(anchor)
         assert mask.shape == cluster.shape == image.shape[1:]
@@ -144,7 +148,7 @@ def test_places_of_any_picture_lead_back(colorizer: Colorizer, shape: tuple[int,
     picture = torch.randint(0, 256, (1, *shape), dtype=torch.uint8, generator=draws)
     analysis = colorizer.analyze(picture, working_size=96)
     assert analysis.from_json(analysis.to_json()) == tuple(
-        analysis.anchor(a.pixel, a.palette[0]) for a in analysis.from_json(analysis.to_json())
+        replace(analysis.anchor(a.pixel), bin=a.bin) for a in analysis.from_json(analysis.to_json())
     )
     for anchor in analysis.anchors:
         if (analysis._segments == anchor.superpixel).any():

@@ -202,12 +202,25 @@ class TestColorize:
             pixels = read_image(tmp_path / f"out-{number}.png").pixels
             assert (pixels == expected[number - 1].permute(1, 2, 0).numpy()).all()
 
+    def test_vividness(self, photos, tmp_path, colorizer):
+        source, target = photos / "A.PNG", tmp_path / "out.png"
+        for vividness in ("0", "1"):
+            options = ["-o", str(target), "--vividness", vividness, "--overwrite", *QUICK]
+            assert main(["colorize", str(source), *options]) == 0
+            picture = torch.from_numpy(grey(2)).permute(2, 0, 1)
+            expected = colorizer.colorize(picture, vividness=float(vividness), working_size=64)
+            found = read_image(target).pixels
+            assert (found == expected.permute(1, 2, 0).numpy()).all()
+
     def test_usage_errors_do_nothing(self, photos, tmp_path, capsys):
         out = tmp_path / "out"
         for options, reason in [
             (["--anchors", "0"], "n_anchors: expected 1.."),
             (["--variants", "65"], "variants: expected 1..64, got 65"),
             (["--temperature", "0"], "temperature: expected more than 0"),
+            (["--vividness", "1.5"], "vividness: expected a number in 0..1, got 1.5"),
+            (["--vividness", "nan"], "vividness: expected a number in 0..1, got nan"),
+            (["--vividness", "very"], "invalid float value: 'very'"),
             (["--overwrite", "--skip-existing"], "not allowed with argument"),
             (["--anchors", "some"], "--anchors: expected a number, 'auto' or a file of anchors"),
             (["--anchors", str(photos / "notes.txt")], "anchors: not JSON"),

@@ -44,6 +44,12 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
     yield "select_anchors", sizes, lambda x: ops.select_anchors(labels, x, 8)
     yield "anchor_bins", logits, lambda x: ops.anchor_bins(x, init, centers, 3)
     yield "choose_anchors", logits, lambda x: ops.choose_anchors(labels, sizes, x, centers, 8, 3)
+    offset = torch.linspace(-3, 3, 313, device=logits.device)
+    yield (
+        "choose_anchors read",
+        logits,
+        lambda x: ops.choose_anchors(labels, sizes, x, centers, 8, 3, offset, 0.38),
+    )
     yield "encoder", words, lambda x: ops.encoder(x, position, weights)
     yield "rgb_to_l", lightness, lambda x: ops.rgb_to_l(x / 100)
     yield "lab_to_rgb", lightness, lambda x: ops.lab_to_rgb(x, ab, True)

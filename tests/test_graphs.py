@@ -119,6 +119,22 @@ def test_cuda_replays_are_the_eager_call(engine: Engine):
     assert engine._replays._replays
 
 
+def test_cuda_replays_take_another_vividness(engine: Engine):
+    gray = picture(0, "cuda")
+    graphs = []
+    for vividness in (0.0, 1.0, 0.3, 0.5):
+        offset = engine.offset(vividness)
+        found = engine.chroma(gray, seed=9, offset=offset)
+        torch.testing.assert_close(found, engine(gray, seed=9, offset=offset).ab, rtol=0, atol=1e-4)
+        graphs.append(len(engine._replays._replays))
+    assert graphs[1] == graphs[2] == graphs[3]  # one graph for all of them
+    init = torch.arange(8, device="cuda")[None]
+    for _ in range(3):  # with a further input
+        found = engine.chroma(gray, kmeans_init=init, offset=engine.offset(0.7))
+        expected = engine(gray, kmeans_init=init, offset=engine.offset(0.7)).ab
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_cuda_results_outlive_later_replays(engine: Engine):
     first = [engine.chroma(picture(0, "cuda")) for _ in range(3)][-1]
     kept = first.clone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import emulated
+import numpy as np
 import pytest
 import torch
 from cases import CLUSTER_CASES, ClusterCase
@@ -196,6 +197,79 @@ def test_of_colors_that_tie_the_first_wins(backend: ModuleType):
     assert bins == [places.index(place) for place in ((20, 20), (0, 20), (40, 20))]
 
 
+def annealed(logits: Tensor, offset: Tensor | None, temperature: float) -> Tensor:
+    """[...,313] to the bins nearest to the annealed means, in NumPy's fp64, from the definition."""
+    centers = bin_centers("cpu").double().numpy()
+    scores = (logits if offset is None else logits + offset).double().numpy() / temperature
+    share = np.exp(scores - scores.max(-1, keepdims=True))
+    mean = (share / share.sum(-1, keepdims=True)) @ centers
+    distance = np.linalg.norm(mean[..., None, :] - centers, axis=-1)
+    return torch.from_numpy(distance.argmin(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("temperature", [0.05, 0.38, 5.0])
+def test_first_color_is_the_annealed_mean(
+    backend: ModuleType, temperature: float, shifted: bool, dtype: torch.dtype
+):
+    generator = torch.Generator().manual_seed(21)
+    logits = (2 * torch.randn(4, 30, 313, generator=generator)).to(dtype)
+    offset = torch.randn(313, generator=generator).to(dtype) if shifted else None
+    anchors = torch.randint(0, 30, (4, 9), generator=generator)
+    centers = bin_centers("cpu")
+    bins = backend.anchor_bins(logits, anchors, centers, 3, offset, temperature)
+    rows = logits[torch.arange(4)[:, None], anchors]
+    assert torch.equal(bins[:, 0], annealed(rows, offset, temperature))
+    expected = reference.anchor_bins(logits, anchors, centers, 3, offset, temperature)
+    assert torch.equal(bins, expected)
+    labels = torch.arange(30).expand(4, -1) % 9
+    sizes = torch.rand(4, 30, generator=generator).to(dtype)
+    both = backend.choose_anchors(labels, sizes, logits, centers, 9, 3, offset, temperature)
+    alone = backend.anchor_bins(logits, both[0], centers, 3, offset, temperature)
+    assert torch.equal(both[1], alone)
+
+
+def test_an_offset_without_annealing_moves_the_argmax(backend: ModuleType):
+    generator = torch.Generator().manual_seed(22)
+    logits = torch.randn(2, 6, 313, generator=generator)
+    offset = 3 * torch.randn(313, generator=generator)
+    anchors = torch.arange(6).expand(2, -1)
+    bins = backend.anchor_bins(logits, anchors, bin_centers("cpu"), 3, offset)
+    assert torch.equal(bins[:, 0], (logits + offset).argmax(-1))
+    assert torch.equal(bins, backend.anchor_bins(logits + offset, anchors, bin_centers("cpu"), 3))
+
+
+def test_unlike_colors_start_from_the_mean(backend: ModuleType):
+    """The mean may be none of the ten most probable bins, from which the others are taken."""
+    centers = bin_centers("cpu")
+    places = [tuple(center) for center in centers.int().tolist()]
+    near = [places.index((a, b)) for a in (0, 10, 20, 30) for b in (0, 10)]
+    likely = [places.index(place) for place in ((-40, 0), (60, 0))]
+    logits = torch.full((1, 1, 313), -60.0)
+    logits[0, 0, near] = -30
+    logits[0, 0, likely] = torch.tensor([5.0, 4.9])
+    bins = backend.anchor_bins(logits, torch.tensor([[0]]), centers, 3, None, 1.0).flatten()
+    first, second, third = (places[number] for number in bins.tolist())
+    assert first == (10, 0)  # 0.525 of the one, 0.475 of the other: 7.5
+    # From there 60 is as far as -40, which is ranked first; 60 is then the farthest from both.
+    assert (second, third) == ((-40, 0), (60, 0))
+
+
+def test_of_bins_equally_near_to_the_mean_the_first_wins(backend: ModuleType):
+    centers = bin_centers("cpu")
+    places = [tuple(center) for center in centers.int().tolist()]
+    pairs = [((a, b), (a + 10, b)) for a in range(-20, 80, 10) for b in range(-40, 60, 10)]
+    squares = [((0, 0), (10, 0), (0, 10), (10, 10)), ((20, -30), (20, -20), (30, -30), (30, -20))]
+    for corners in (*pairs, *squares):
+        numbers = [places.index(corner) for corner in corners]
+        for height in (0.0, 3.3, -7.1):
+            logits = torch.full((1, 1, 313), -200.0)
+            logits[0, 0, numbers] = height
+            bins = backend.anchor_bins(logits, torch.tensor([[0]]), centers, 1, None, 0.38)
+            assert bins.item() == min(numbers)
+
+
 @pytest.mark.parametrize("limit", [96 << 10, 8 << 10])
 @pytest.mark.parametrize(
     "case",
@@ -251,7 +325,8 @@ def test_encoding_of_colors():
 def test_diverse_bins_lie_far_apart():
     ranked = torch.arange(10)[None, :, None] * 30  # ten bins from all over the plane
     ab = bin_centers("cpu")[ranked[0, :, 0]]
-    first, second, third = reference.diverse_bins(ranked, bin_centers("cpu"), 3)[0, :, 0].tolist()
+    bins = reference.diverse_bins(ranked[:, 0], ranked, bin_centers("cpu"), 3)
+    first, second, third = bins[0, :, 0].tolist()
     far = torch.cdist(ab, ab)
     assert first == 0
     assert second == 30 * far[0].argmax()
@@ -270,6 +345,10 @@ def test_opcheck():
     anchors = torch.zeros(2, 3, dtype=torch.int64)
     torch.library.opcheck(library.anchor_bins.default, (logits, anchors, centers, 2))
     torch.library.opcheck(library.choose_anchors.default, (labels, sizes, logits, centers, 3, 2))
+    read = torch.randn(313, generator=torch.Generator()), 0.38
+    torch.library.opcheck(library.anchor_bins.default, (logits, anchors, centers, 2, *read))
+    chosen = (labels, sizes, logits, centers, 3, 2, *read)
+    torch.library.opcheck(library.choose_anchors.default, chosen)
 
 
 @pytest.mark.parametrize(
@@ -326,6 +405,10 @@ def test_init_errors():
         ({"variants": 4}, r"variants in 1\.\.3, got 4"),
         ({"n_clusters": 0}, "n_clusters of at least 1, got 0"),
         ({"labels": torch.zeros(2, 5)}, "labels in int64"),
+        ({"offset": torch.zeros(300)}, r"offset \[313\] in torch.float32"),
+        ({"offset": torch.zeros(313).double()}, "offset .* got .*float64"),
+        ({"temperature": -0.1}, "temperature of at least 0, got -0.1"),
+        ({"temperature": float("nan")}, "temperature of at least 0, got nan"),
     ],
 )
 def test_errors_of_choosing_anchors(change: dict, message: str):
@@ -336,6 +419,8 @@ def test_errors_of_choosing_anchors(change: dict, message: str):
         "bin_centers": bin_centers("cpu"),
         "n_clusters": 2,
         "variants": 1,
+        "offset": None,
+        "temperature": 0.0,
     } | change
     with pytest.raises(ValueError, match=message):
         ops.choose_anchors(*arguments.values())

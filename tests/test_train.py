@@ -28,13 +28,13 @@ from disco_fast.features import load_features
 from disco_fast.image_files import ImageFileError
 from disco_fast.model import DISCO
 from disco_fast.photographs import Photographs
+from disco_fast.readout import rebalancing
 from disco_fast.train.losses import (
     L1,
     Distillation,
     Perceptual,
     color_prior,
     distribution_loss,
-    rebalancing,
     superpixel_loss,
 )
 from disco_fast.train.processes import Processes

@@ -1,5 +1,5 @@
-// Anchors and their colours in one launch: the largest superpixel of each cluster, its ten most
-// probable bins, and up to three unlike colours among these.
+// Anchors and their colours in one launch: the largest superpixel of each cluster, the colour that
+// its bins' scores mean, and up to two colours unlike it among its ten most probable bins.
 #pragma once
 
 #include "common.cuh"
@@ -30,16 +30,23 @@ __device__ __forceinline__ int64_t largest_member(const AnchorArgs& a, int64_t i
   return index < a.points ? index : 0;
 }
 
+// Of a superpixel's bin.
+template <class W>
+__device__ __forceinline__ W score(const AnchorArgs& a, const W* logits, int64_t bin) {
+  return a.offset == nullptr ? logits[bin] : logits[bin] + static_cast<const W*>(a.offset)[bin];
+}
+
 // Lane r gets the r-th most probable of the bins, r < kTopBins; of equal ones the lowest first.
 template <class W>
-__device__ __forceinline__ int rank_bins(const W* logits, int64_t bins) {
+__device__ __forceinline__ int rank_bins(const AnchorArgs& a, const W* logits) {
   const int lane = threadIdx.x % kWarp;
+  const int64_t bins = a.bins;
   Best<W> last = {W(INFINITY), -1};
   int ranked = 0;
   for (int rank = 0; rank < kTopBins; ++rank) {
     Best<W> mine = {-W(INFINITY), bins};
     for (int64_t b = lane; b < bins; b += kWarp) {
-      const Best<W> candidate = {logits[b], b};
+      const Best<W> candidate = {score(a, logits, b), b};
       if (last.beats(candidate) && candidate.beats(mine)) mine = candidate;
     }
     last = warp_best(mine);
@@ -48,32 +55,57 @@ __device__ __forceinline__ int rank_bins(const W* logits, int64_t bins) {
   return ranked;
 }
 
-// Picks of an anchor: the most probable bin, the one farthest from it in ab, the one with the
-// largest summed distance to both. Lane r holds the r-th ranked bin. Bin centers are whole numbers,
-// so that in fp64 equal distances are equal, and the first maximum is the same everywhere.
+// The bin nearest to the annealed mean of the bins' centers, by a warp; `best` is the most probable
+// one. In fp64, whatever W is: the mean must be the same everywhere, or nearly so.
+template <class W>
+__device__ __forceinline__ int mean_bin(const AnchorArgs& a, const W* logits, int best) {
+  const int lane = threadIdx.x % kWarp;
+  const double most = score(a, logits, best), sharpness = 1 / a.temperature;
+  double total = 0, x = 0, y = 0;
+  for (int64_t b = lane; b < a.bins; b += kWarp) {
+    const double share = exp((double(score(a, logits, b)) - most) * sharpness);
+    total += share;
+    x += share * a.bin_centers[2 * b];
+    y += share * a.bin_centers[2 * b + 1];
+  }
+  const double parts = kColorParts / warp_sum(total);
+  x = rint(warp_sum(x) * parts) / kColorParts;
+  y = rint(warp_sum(y) * parts) / kColorParts;
+  Best<double> nearest = {-INFINITY, a.bins};
+  for (int64_t b = lane; b < a.bins; b += kWarp) {
+    const double dx = a.bin_centers[2 * b] - x, dy = a.bin_centers[2 * b + 1] - y;
+    const Best<double> candidate = {-(dx * dx + dy * dy), b};
+    if (candidate.beats(nearest)) nearest = candidate;
+  }
+  nearest = warp_best(nearest);
+  return int(nearest.index < a.bins ? nearest.index : 0);
+}
+
+// Picks of an anchor: `first`, the ranked bin farthest from it in ab, the one with the largest
+// summed distance to both. Lane r holds the r-th ranked bin. Bin centers are whole numbers, so that
+// in fp64 equal distances are equal, and the first maximum is the same everywhere.
 __device__ __forceinline__ void pick_colors(const AnchorArgs& a, int64_t image, int cluster,
-                                            int ranked) {
+                                            int first, int ranked) {
   const int lane = threadIdx.x % kWarp;
   const bool candidate = lane < kTopBins && lane < a.bins;
   const double x = a.bin_centers[ranked * 2], y = a.bin_centers[ranked * 2 + 1];
   double distance = 0;
-  int pick = 0;
+  int chosen = first;
   for (int v = 0; v < int(a.variants); ++v) {
     if (v > 0) {
-      const double dx = x - __shfl_sync(kAllLanes, x, pick),
-                   dy = y - __shfl_sync(kAllLanes, y, pick);
+      const double dx = x - a.bin_centers[chosen * 2], dy = y - a.bin_centers[chosen * 2 + 1];
       distance += sqrt(dx * dx + dy * dy);
       const Best<double> mine = {candidate ? distance : -1.0, lane};
-      pick = int(warp_best(mine).index);
+      chosen = __shfl_sync(kAllLanes, ranked, int(warp_best(mine).index));
     }
-    const int bin = __shfl_sync(kAllLanes, ranked, pick);
-    if (lane == 0) a.colors[(image * a.variants + v) * a.clusters + cluster] = bin;
+    if (lane == 0) a.colors[(image * a.variants + v) * a.clusters + cluster] = chosen;
   }
 }
 
-// Grid: images; a warp per anchor.
+// Grid: images; a warp per anchor. With more than one block per multiprocessor in mind ptxas
+// spills registers.
 template <class W>
-__global__ void __launch_bounds__(kAnchorThreads) anchors_kernel(const AnchorArgs a) {
+__global__ void __launch_bounds__(kAnchorThreads, 1) anchors_kernel(const AnchorArgs a) {
   const int64_t image = blockIdx.x;
   for (int k = threadIdx.x / kWarp; k < int(a.clusters); k += kAnchorWarps) {
     int64_t* anchor = a.anchors + image * a.clusters + k;
@@ -83,7 +115,9 @@ __global__ void __launch_bounds__(kAnchorThreads) anchors_kernel(const AnchorArg
     // An anchor given from outside the image would be read from outside the tensor.
     const int64_t inside = chosen < 0 || chosen >= a.points ? 0 : chosen;
     const W* logits = static_cast<const W*>(a.logits) + (image * a.points + inside) * a.bins;
-    pick_colors(a, image, k, rank_bins(logits, a.bins));
+    const int ranked = rank_bins(a, logits), best = __shfl_sync(kAllLanes, ranked, 0);
+    const int first = a.temperature > 0 ? mean_bin(a, logits, best) : best;
+    pick_colors(a, image, k, first, ranked);
   }
 }
 

@@ -149,18 +149,21 @@ class Ops {
   }
 
   static Tensor anchor_bins(const Tensor& logits, const Tensor& anchor_index,
-                            const Tensor& bin_centers, int64_t variants) {
+                            const Tensor& bin_centers, int64_t variants,
+                            const std::optional<Tensor>& offset, double temperature) {
     DISCO_FAST_CHECK(anchor_index.dim() == 2 && anchor_index.scalar_type() == ScalarType::Long,
                      "anchor_bins: anchor_index must be int64 [N,K]");
     AnchorArgs args = {};
     const Tensor rows = torch::stable::contiguous(logits);
     const Tensor centers = torch::stable::contiguous(bin_centers);
     const Tensor index = torch::stable::contiguous(anchor_index);
+    const std::optional<Tensor> added = contiguous(offset);
     args.element = element_of(rows);
     args.images = index.size(0);
     args.clusters = index.size(1);
     args.anchors = data<int64_t>(index);
-    const Tensor colors = set_logits(args, rows, centers, variants, "anchor_bins");
+    const Tensor colors =
+        set_logits(args, rows, centers, variants, added, temperature, "anchor_bins");
     Backend::check_init(index, args.points);
     Backend::run(args, rows);
     return colors;
@@ -168,16 +171,20 @@ class Ops {
 
   static std::tuple<Tensor, Tensor> choose_anchors(const Tensor& labels, const Tensor& sizes,
                                                    const Tensor& logits, const Tensor& bin_centers,
-                                                   int64_t n_clusters, int64_t variants) {
+                                                   int64_t n_clusters, int64_t variants,
+                                                   const std::optional<Tensor>& offset,
+                                                   double temperature) {
     AnchorArgs args = {};
     const Tensor member = torch::stable::contiguous(labels);
     const Tensor share = torch::stable::contiguous(sizes);
     const Tensor rows = torch::stable::contiguous(logits);
     const Tensor centers = torch::stable::contiguous(bin_centers);
+    const std::optional<Tensor> added = contiguous(offset);
     set_members(args, member, share, n_clusters, "choose_anchors");
     DISCO_FAST_CHECK(rows.scalar_type() == share.scalar_type() && rows.size(1) == args.points,
                      "choose_anchors: logits must be [N,P,bins] in the dtype of sizes");
-    const Tensor colors = set_logits(args, rows, centers, variants, "choose_anchors");
+    const Tensor colors =
+        set_logits(args, rows, centers, variants, added, temperature, "choose_anchors");
     const Tensor anchors = new_tensor(labels, {args.images, n_clusters}, ScalarType::Long);
     args.anchors = data<int64_t>(anchors);
     Backend::run(args, member);
@@ -353,9 +360,15 @@ class Ops {
     args.sizes = sizes.const_data_ptr();
   }
 
+  static std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+    if (!tensor) return std::nullopt;
+    return torch::stable::contiguous(*tensor);
+  }
+
   // Returns the place of the colours, [N, variants, K].
   static Tensor set_logits(AnchorArgs& args, const Tensor& logits, const Tensor& bin_centers,
-                           int64_t variants, const char* op) {
+                           int64_t variants, const std::optional<Tensor>& offset,
+                           double temperature, const char* op) {
     DISCO_FAST_CHECK(logits.dim() == 3 && logits.size(0) == args.images &&
                          logits.element_size() >= 4 && logits.numel() > 0,
                      op, ": logits must be [N,P,bins] in fp32 or fp64");
@@ -363,6 +376,12 @@ class Ops {
                          bin_centers.size(1) == 2 && bin_centers.scalar_type() == ScalarType::Float,
                      op, ": bin_centers must be fp32 [bins,2]");
     DISCO_FAST_CHECK(variants >= 1 && variants <= 3, op, ": variants must be in 1..3");
+    DISCO_FAST_CHECK(!offset || (offset->dim() == 1 && offset->size(0) == logits.size(2) &&
+                                 offset->scalar_type() == logits.scalar_type()),
+                     op, ": offset must be [bins] in the dtype of logits");
+    DISCO_FAST_CHECK(temperature >= 0, op, ": temperature must be at least 0");
+    args.offset = offset ? offset->const_data_ptr() : nullptr;
+    args.temperature = temperature;
     args.points = logits.size(1);
     args.bins = logits.size(2);
     args.variants = variants;

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..model import DISCO, DISCOOutput, Placed, Superpixels, assemble
+from ..model import DISCO, DISCOOutput, Placed, Superpixels
 from .graphs import CudaGraphs, Replays, settled
 from .precision import resolve
 from .preparation import prepare
@@ -28,6 +28,9 @@ class Engine(nn.Module):
         device: where it runs.
     """
 
+    _likely: Tensor
+    _vivid: Tensor
+
     def __init__(
         self,
         network: DISCO,
@@ -40,10 +43,12 @@ class Engine(nn.Module):
         self.precision = resolve(precision, self.device)
         # Prepared on the given weights and copied afterwards: most are others by then.
         given = network.state_dict()
-        self.network = assemble(given, network.width, network.cell_size, network.backbone)
+        self.network = network.alike(given)
         self.network.requires_grad_(False).to(self.device)
         prepare(self.network, self.precision, without)
         _own(self.network, given)
+        for name, end in zip(("_likely", "_vivid"), network.readout.ends(), strict=True):
+            self.register_buffer(name, end.to(self.device), persistent=False)
         self._replays = Replays(self._chroma, CudaGraphs().capture)
 
     @torch.inference_mode()
@@ -54,10 +59,22 @@ class Engine(nn.Module):
         kmeans_init: Tensor | None = None,
         variants: int = 1,
         seed: int = 0,
+        offset: Tensor | None = None,
     ) -> DISCOOutput:
         """As `DISCO.forward`: everything there is to know, launched step by step."""
         with settled(self.device):
-            return self.network(gray, n_anchors, kmeans_init, variants, seed)
+            return self.network(gray, n_anchors, kmeans_init, variants, seed, offset)
+
+    @torch.inference_mode()
+    def offset(self, vividness: float | None = None) -> Tensor:
+        """What a vividness adds to the color logits, [313], for the methods below.
+
+        Args:
+            vividness: from 0, the most likely colors, to 1, vivid ones; that of the checkpoint if
+                None.
+        """
+        chosen = self.network.readout.vividness if vividness is None else float(vividness)
+        return torch.add(self._likely, self._vivid, alpha=chosen)
 
     @torch.inference_mode()
     def chroma(
@@ -67,20 +84,23 @@ class Engine(nn.Module):
         kmeans_init: Tensor | None = None,
         variants: int = 1,
         seed: int = 0,
+        offset: Tensor | None = None,
     ) -> Tensor:
         """Only the result, `DISCOOutput.ab`; on a GPU as one launch from the second time on.
 
         Args and errors: as `DISCO.forward`. What counts as the same again is the shape of `gray`
-        and every setting.
+        and every setting but the values of `offset`.
         """
-        inputs = (gray,) if kmeans_init is None else (gray, kmeans_init)
+        given = {"kmeans_init": kmeans_init, "offset": offset}
+        extra = {name: tensor for name, tensor in given.items() if tensor is not None}
+        call = (gray, *extra.values()), tuple(extra), n_anchors, variants, seed
         if self.device.type != "cuda":
-            return self._chroma(inputs, n_anchors, variants, seed)
+            return self._chroma(*call)
         with settled(self.device):
             # Within a capture of the caller's own, the steps become part of that.
             capturing = torch.cuda.is_current_stream_capturing()
             run = self._chroma if capturing else self._replays
-            return run(inputs, n_anchors, variants, seed)
+            return run(*call)
 
     # The same in parts, launched step by step, for what comes between them.
 
@@ -98,16 +118,29 @@ class Engine(nn.Module):
         kmeans_init: Tensor | None = None,
         variants: int = 1,
         seed: int = 0,
+        offset: Tensor | None = None,
     ) -> Placed:
         """As `DISCO.place`."""
         with settled(self.device):
-            return self.network.place(superpixels, n_anchors, kmeans_init, variants, seed)
+            return self.network.place(superpixels, n_anchors, kmeans_init, variants, seed, offset)
 
     @torch.inference_mode()
-    def color_probabilities(self, superpixels: Superpixels) -> Tensor:
-        """What the color modeler thinks of each superpixel's colour, [N,P,313]."""
+    def colors(
+        self,
+        superpixels: Superpixels,
+        anchors: Tensor,
+        variants: int = 1,
+        offset: Tensor | None = None,
+    ) -> Tensor:
+        """As `DISCO.colors`."""
         with settled(self.device):
-            return self.network.mid_word_prj(superpixels.color_tokens).softmax(dim=-1)
+            return self.network.colors(superpixels.color_tokens, anchors, variants, offset)
+
+    @torch.inference_mode()
+    def color_logits(self, superpixels: Superpixels) -> Tensor:
+        """What the color modeler makes of each superpixel's color, [N,P,313]."""
+        with settled(self.device):
+            return self.network.mid_word_prj(superpixels.color_tokens)
 
     @torch.inference_mode()
     def generate(
@@ -118,10 +151,18 @@ class Engine(nn.Module):
             return self.network.generate(gray, superpixels, anchors, bins).ab
 
     def _chroma(
-        self, inputs: tuple[Tensor, ...], n_anchors: int, variants: int, seed: int
+        self,
+        inputs: tuple[Tensor, ...],
+        extra: tuple[str, ...],
+        n_anchors: int,
+        variants: int,
+        seed: int,
     ) -> Tensor:
-        gray, kmeans_init = inputs if len(inputs) == 2 else (*inputs, None)
-        return self.network(gray, n_anchors, kmeans_init, variants, seed).ab
+        """Of the picture, and further inputs by these names."""
+        named = dict(zip(extra, inputs[1:], strict=True))
+        return self.network(
+            inputs[0], n_anchors=n_anchors, variants=variants, seed=seed, **named
+        ).ab
 
     @property
     def launching(self) -> str:

@@ -21,7 +21,20 @@ GRIDS = 8  # whose position encodings are kept: 64 KB each at 256 superpixels, 4
 
 def project_anchors_only(network: DISCO) -> None:
     """Only the K anchors of an image go through the 313-way projection. In place."""
+    network.colors = partial(_colors, network)  # type: ignore[method-assign]
     network._choose = partial(_choose, network)  # type: ignore[method-assign]
+
+
+def _colors(
+    network: DISCO,
+    color_tokens: Tensor,
+    anchors: Tensor,
+    variants: int = 1,
+    offset: Tensor | None = None,
+) -> Tensor:
+    rows = color_tokens.gather(1, anchors[..., None].expand(-1, -1, color_tokens.shape[-1]))
+    own = torch.arange(anchors.shape[1], device=anchors.device).expand_as(anchors)
+    return DISCO.colors(network, rows, own, variants, offset)
 
 
 def _choose(
@@ -31,13 +44,10 @@ def _choose(
     sizes: Tensor,
     n_anchors: int,
     variants: int,
+    offset: Tensor | None,
 ) -> tuple[Tensor, Tensor, None]:
     anchors = network.ops.select_anchors(labels, sizes, n_anchors)
-    rows = anchors[..., None].expand(-1, -1, color_tokens.shape[-1])
-    logits = network.mid_word_prj(color_tokens.gather(1, rows))
-    own = torch.arange(n_anchors, device=anchors.device).expand_as(anchors)
-    bins = network.ops.anchor_bins(logits, own, network._bin_centers, variants)
-    return anchors, bins, None
+    return anchors, network.colors(color_tokens, anchors, variants, offset), None
 
 
 def look_colors_up(network: DISCO) -> None:

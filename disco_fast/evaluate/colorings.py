@@ -44,6 +44,8 @@ class Colors(Protocol):
 class FromNetwork:
     """Colours of a network: those that it picks itself, and with anchors of the true colours.
 
+    It picks at the vividness that its checkpoint names.
+
     Args:
         engine: the network.
         anchors: K of each pair of rows.
@@ -63,7 +65,7 @@ class FromNetwork:
         pooled = ops.sp_pool(ab, superpixels.association, cell_size)[0]
         true_bins = nearest_bins(pooled.flatten(2).transpose(1, 2))  # [N,P]
         for count in self._anchors:  # the first half is the same for every K
-            placed = engine.place(superpixels, count, seed=self._seed)
+            placed = engine.place(superpixels, count, seed=self._seed, offset=engine.offset())
             for name, colors in (
                 ("automatic", placed.bins[:, 0]),
                 ("Ours*", true_bins.gather(1, placed.index)),

@@ -2,6 +2,7 @@
 
 Superpixels and anchors are the ops' work (`ops.sp_pool`, `ops.kmeans`, `ops.choose_anchors`,
 `ops.sp_diffuse`), which ONNX has no operators for; `examples/onnx_pipeline.py` puts both together.
+How colours are read from the color modeler's logits is in its file's metadata, see `READOUT`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from torch import Tensor, nn
 from ..color import N_BINS
 from ..engine.folding import fold_spectral_norm
 from ..files import whole_file
-from ..model import DISCO, assemble
+from ..model import DISCO
 from ..model.scale import TOKEN_DIM
 from ..model.transformer import position_encoding
 
 TOLERANCE = 1e-3  # onnxruntime sums in another order; the widest network differs by some 1e-5
 OPSET = 17  # the first with LayerNormalization
+READOUT = "readout"  # its value: `readout.Readout.to_json`
 
 
 class MismatchError(RuntimeError):
@@ -95,13 +97,9 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
         ImportError: the extra is not installed.
         MismatchError: a result differs by more than 1e-3.
     """
-    onnxruntime, _ = _need("onnxruntime"), _need("onnx")
-    copy = assemble(
-        {key: value.clone().cpu() for key, value in network.state_dict().items()},
-        network.width,
-        network.cell_size,
-        network.backbone,
-    )
+    onnxruntime, onnx = _need("onnxruntime"), _need("onnx")
+    weights = {key: value.clone().cpu() for key, value in network.state_dict().items()}
+    copy = network.alike(weights)
     fold_spectral_norm(copy)
     written = []
     for model in _models(copy):
@@ -109,6 +107,8 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
         target = folder / f"{model.name}.onnx"
         with whole_file(target) as partial:
             _write(model, partial, network.cell_size, opset)
+            if "color_logits" in model.outputs:
+                _add_metadata(onnx, partial, {READOUT: network.readout.to_json()})
             session = onnxruntime.InferenceSession(partial.read_bytes())
             for rows, columns in ((3, 4), (5, 2)):
                 _compare(model, session, rows, columns, network.cell_size)
@@ -173,6 +173,12 @@ def _write(model: _Model, path: Path, cell_size: int, opset: int) -> None:
             opset_version=opset,
             dynamo=False,
         )
+
+
+def _add_metadata(onnx: ModuleType, path: Path, metadata: dict[str, str]) -> None:
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, metadata)
+    onnx.save(written, path)
 
 
 def _compare(model: _Model, session: Any, rows: int, columns: int, cell_size: int) -> None:

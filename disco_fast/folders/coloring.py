@@ -33,7 +33,7 @@ class ByNetwork:
 
 class _OneByOne(ABC):
     def __init__(self, colorizer: Colorizer, options: dict[str, Any]):
-        names = ("n_anchors", "seed", "working_size")
+        names = ("n_anchors", "seed", "working_size", "vividness")
         self._colorizer, self._options = colorizer, {name: options[name] for name in names}
 
     def __call__(self, images: list[Tensor]) -> list[Tensor]:

@@ -119,6 +119,7 @@ def _options(arguments: argparse.Namespace) -> tuple[dict[str, Any], str | None]
         "temperature": arguments.temperature,
         "seed": arguments.seed,
         "working_size": arguments.working_size,
+        "vividness": arguments.vividness,
     }
     try:
         check_settings(mode="full", **options)
@@ -183,7 +184,8 @@ def run_anchors(arguments: argparse.Namespace) -> int:
     target = arguments.output
     if target is not None and target.exists() and not arguments.overwrite:
         raise UsageError(f"{target} exists; choose another name, or add --overwrite")
-    options = {"seed": arguments.seed, "working_size": arguments.working_size}
+    names = ("seed", "working_size", "vividness")
+    options = {name: getattr(arguments, name) for name in names}
     try:
         count = "auto" if arguments.anchors == "auto" else int(arguments.anchors)
         check_settings(n_anchors=count, variants=1, mode="full", **options)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..color import AB_SCALE, N_BINS, bin_centers
+from ..readout import TEMPERATURE, Readout, official
 from ..reference import MAX_VARIANTS
 from .backbone import Backbone
 from .efficientnet import EfficientNetBackbone
@@ -136,10 +137,12 @@ class DISCO(nn.Module):
     Attributes:
         ops: where the forward pass takes its ops from; set it to `disco_fast.reference` to run the
             specification.
+        readout: what its color logits mean; as the official checkpoints', unless set.
         stride: height and width of the input must be multiples of it.
     """
 
     ops: ModuleType = ops
+    readout: Readout
     _bin_centers: Tensor
 
     def __init__(self, width: float = 1.0, cell_size: int = 16, backbone: str = "published"):
@@ -152,6 +155,7 @@ class DISCO(nn.Module):
             raise ValueError(f"backbone: expected {' or '.join(BACKBONES)}, got {backbone!r}")
         self.width, self.cell_size, self.backbone = width, cell_size, backbone
         self.stride = max(BACKBONES[backbone], cell_size)
+        self.readout = official()
         self.segnet = nn.Sequential(OrderedDict(net=SPixNet(width)))
         published = backbone == "published"
         self.repnet: nn.Module = Backbone(width) if published else EfficientNetBackbone()
@@ -170,6 +174,7 @@ class DISCO(nn.Module):
         kmeans_init: Tensor | None = None,
         variants: int = 1,
         seed: int = 0,
+        offset: Tensor | None = None,
     ) -> DISCOOutput:
         """Colorize.
 
@@ -180,6 +185,8 @@ class DISCO(nn.Module):
                 k-means++ from `seed` if None.
             variants: V, 1..3 colourings of each image from unlike anchor colours.
             seed: of the draw; the same for every image, so a batch changes nothing.
+            offset: [313], added to the color logits before a color is read from them as the
+                annealed mean, see `readout.py`; None: the most probable color, as published.
 
         Returns:
             Every intermediate result, see `DISCOOutput`.
@@ -189,7 +196,7 @@ class DISCO(nn.Module):
         """
         self._check(gray, n_anchors, kmeans_init, variants)
         superpixels = self.superpixels(gray)
-        placed = self.place(superpixels, n_anchors, kmeans_init, variants, seed)
+        placed = self.place(superpixels, n_anchors, kmeans_init, variants, seed, offset)
         anchors, logits = placed.index, placed.color_logits
         chosen = anchors if variants == 1 else anchors.repeat_interleave(variants, dim=0)
         generated = self.generate(gray, superpixels, chosen, placed.bins.flatten(0, 1))
@@ -211,6 +218,10 @@ class DISCO(nn.Module):
             guided_logits=self._guided_logits(generated.guided_tokens, rows),
             ab=generated.ab,
         )
+
+    def alike(self, state: dict[str, Tensor]) -> DISCO:
+        """A network of the same kind with other weights, see `assemble`."""
+        return assemble(state, self.width, self.cell_size, self.backbone, self.readout)
 
     def superpixels(self, gray: Tensor) -> Superpixels:
         """The first half: superpixels, and what the color modeler makes of them.
@@ -235,6 +246,7 @@ class DISCO(nn.Module):
         kmeans_init: Tensor | None = None,
         variants: int = 1,
         seed: int = 0,
+        offset: Tensor | None = None,
     ) -> Placed:
         """Anchors by K-Means on the color tokens, and their colours (section 4.2).
 
@@ -244,15 +256,32 @@ class DISCO(nn.Module):
             kmeans_init: see there.
             variants: see there.
             seed: see there.
+            offset: see there.
         """
         tokens = superpixels.color_tokens
         if kmeans_init is None:
             kmeans_init = self.ops.kmeans_init(tokens, n_anchors, seed, "k-means++")
         labels, centers, _ = self.ops.kmeans(tokens, kmeans_init, 20, 1e-4)
         index, bins, logits = self._choose(
-            tokens, labels, superpixels.size.flatten(1), n_anchors, variants
+            tokens, labels, superpixels.size.flatten(1), n_anchors, variants, offset
         )
         return Placed(labels, centers, index, bins, logits)
+
+    def colors(
+        self, color_tokens: Tensor, anchors: Tensor, variants: int = 1, offset: Tensor | None = None
+    ) -> Tensor:
+        """The colors of given anchors, [N,V,K] int64 bins.
+
+        Args:
+            color_tokens: [N,P,64] of `Superpixels`.
+            anchors: [N,K] int64 superpixels.
+            variants: as for `forward`.
+            offset: see there.
+        """
+        logits = self.mid_word_prj(color_tokens)
+        return self.ops.anchor_bins(
+            logits, anchors, self._bin_centers, variants, offset, _temperature(offset)
+        )
 
     def generate(
         self, gray: Tensor, superpixels: Superpixels, anchors: Tensor, bins: Tensor
@@ -325,12 +354,25 @@ class DISCO(nn.Module):
         return position_encoding(rows, columns, device)
 
     def _choose(
-        self, color_tokens: Tensor, labels: Tensor, sizes: Tensor, n_anchors: int, variants: int
+        self,
+        color_tokens: Tensor,
+        labels: Tensor,
+        sizes: Tensor,
+        n_anchors: int,
+        variants: int,
+        offset: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Anchors [N,K], their colour bins [N,V,K], and the colour logits [N,P,313]."""
         logits = self.mid_word_prj(color_tokens)
         anchors, bins = self.ops.choose_anchors(
-            labels, sizes, logits, self._bin_centers, n_anchors, variants
+            labels,
+            sizes,
+            logits,
+            self._bin_centers,
+            n_anchors,
+            variants,
+            offset,
+            _temperature(offset),
         )
         return anchors, bins, logits
 
@@ -377,7 +419,11 @@ class DISCO(nn.Module):
 
 
 def assemble(
-    state: dict[str, Tensor], width: float, cell_size: int, backbone: str = "published"
+    state: dict[str, Tensor],
+    width: float,
+    cell_size: int,
+    backbone: str = "published",
+    readout: Readout | None = None,
 ) -> DISCO:
     """A network in eval mode whose weights are the fp32 tensors of `state`.
 
@@ -387,7 +433,13 @@ def assemble(
     with torch.device("meta"):
         network = DISCO(width, cell_size, backbone)
     network.load_state_dict(state, assign=True)
+    network.readout = readout or network.readout
     return network.eval()
+
+
+def _temperature(offset: Tensor | None) -> float:
+    """Colors are read as published, or as a vividness says; see `readout.py`."""
+    return 0.0 if offset is None else TEMPERATURE
 
 
 def _as_map(tokens: Tensor, rows: int) -> Tensor:

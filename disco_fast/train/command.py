@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from ..memory import keep_memory
 from ..model import DISCO
 from ..model.scale import scaled
 from ..photographs import Photographs
+from ..readout import Readout, official, rebalancing
 from . import cache_command
 from .cache import Cache, start_of
-from .losses import L1, Distillation, Perceptual, color_prior, rebalancing
+from .losses import L1, Distillation, Perceptual, color_prior
 from .processes import Processes, join, leave
 from .stages import (
     Anchoring,
@@ -293,6 +294,7 @@ def _on_cache(arguments: argparse.Namespace) -> _Task:
     cache = Cache(arguments.data, arguments.seed)
     given = arguments.init
     network = start_of(arguments.data, cache) if given is None else load_checkpoint(given)
+    network.readout = replace(official(), balance=None)
     return _Task(
         lambda kind: TokensStage(
             network, _anchoring(arguments), arguments.dropout, _autocast(arguments, kind)
@@ -372,9 +374,13 @@ def _stage(
     if arguments.distill:
         name, factor = arguments.distill
         distillation = Distillation(load_features(name), width), factor
+    shares = prior()
+    # Weights that are all 1 leave no trace in the logits.
+    balance = None if arguments.balance == 1 else arguments.balance
+    network.readout = Readout(tuple(shares.tolist()), balance)
     return ColorizerStage(
         network,
-        rebalancing(prior(), arguments.balance),
+        rebalancing(shares, arguments.balance),
         {name: (_term_module(name), factor) for name, factor in arguments.reconstruction},
         _anchoring(arguments),
         arguments.dropout,

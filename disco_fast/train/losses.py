@@ -61,17 +61,6 @@ def color_prior(photographs: Photographs, indices: range) -> Tensor:
     return smoothed.float()
 
 
-def rebalancing(prior: Tensor, balance: float) -> Tensor:
-    """Weights of the colour bins, [313]: rare ones count for more; their expectation is 1.
-
-    Args:
-        prior: [313], frequencies.
-        balance: lambda, the share of the uniform distribution in the denominator, in (0, 1].
-    """
-    weights = 1 / ((1 - balance) * prior + balance / N_BINS)
-    return weights / (prior * weights).sum()
-
-
 def distribution_loss(logits: Tensor, bins: Tensor, weights: Tensor) -> Tensor:
     """Equation 4: rebalanced cross entropy, mean over superpixels.
 

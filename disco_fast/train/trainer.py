@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints import save_checkpoint
 from ..files import whole_file
-from ..model import DISCO, assemble
+from ..model import DISCO
 from .processes import Processes
 from .stages import Stage
 from .stream import Turns
@@ -288,8 +288,7 @@ def _warn_of_growth(network: DISCO) -> None:
 
 def _copy(network: DISCO) -> DISCO:
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    copy = assemble(state, network.width, network.cell_size, network.backbone)
-    return copy.requires_grad_(False)
+    return network.alike(state).requires_grad_(False)
 
 
 @torch.no_grad()

@@ -66,7 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     except (FilmError, ValueError) as error:
         raise UsageError(reason(error)) from error
     colorizer = open_colorizer(arguments)
-    tracker = Tracker(colorizer.engine, arguments.anchors, arguments.seed, arguments.working_size)
+    tracker = Tracker(
+        colorizer.engine, arguments.anchors, arguments.seed, arguments.working_size,
+        vividness=arguments.vividness,
+    )  # fmt: skip
     work = _WorkFolder(target, _identity(arguments, colorizer.precision))
     _make_parts(source, facts, tracker, work, arguments.quality)
     if not work.finished:
@@ -108,7 +111,10 @@ def _check(arguments: argparse.Namespace) -> Facts:
         raise UsageError(f"{target} is the input, and would be overwritten")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target.parent}: there is no such folder")
-    check_settings(arguments.anchors, 1, arguments.seed, arguments.working_size, "full")
+    check_settings(
+        arguments.anchors, 1, arguments.seed, arguments.working_size, "full",
+        vividness=arguments.vividness,
+    )  # fmt: skip
     check_target(source, target)
     return look(source)
 
@@ -117,7 +123,7 @@ def _identity(arguments: argparse.Namespace, precision: str) -> str:
     """A digest of all that the parts depend on."""
     status, names = (
         arguments.film.stat(),
-        ("checkpoint", "anchors", "seed", "working_size", "quality"),
+        ("checkpoint", "anchors", "seed", "working_size", "vividness", "quality"),
     )
     known: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     known |= {"film": str(arguments.film.resolve()), "size": status.st_size}

@@ -65,6 +65,7 @@ class Tracker:
         seed: of the placement after a cut.
         working_size: as for `Colorizer.colorize`.
         smoothing: share of the frame before in the chroma, 0 to below 1.
+        vividness: as for `Colorizer.colorize`.
 
     Attributes:
         cuts: how many were found.
@@ -77,10 +78,11 @@ class Tracker:
         seed: int = 0,
         working_size: int = 256,
         smoothing: float = SMOOTHING,
+        vividness: float | None = None,
     ):
         self._engine, self._n_anchors, self._seed = engine, n_anchors, seed
         self._mode = Full(working_size, engine.network.stride)
-        self._smoothing = smoothing
+        self._smoothing, self._offset = smoothing, engine.offset(vividness)
         self._followed: Followed | None = None
         self._shown: Shown | None = None
         self.cuts = 0
@@ -143,7 +145,7 @@ class Tracker:
         self.cuts += self._followed is not None
         frame = _frame(superpixels, n)
         count = min(self._n_anchors, frame.tokens.shape[1])
-        placed = self._engine.place(frame, count, seed=self._seed)
+        placed = self._engine.place(frame, count, seed=self._seed, offset=self._offset)
         index, bins, centers = placed.index[0], placed.bins[0, 0], placed.centers[0]
         self._followed = Followed(centers, frame.color_tokens[0, index], centers, bins)
         return index, bins
@@ -158,8 +160,8 @@ class Tracker:
         drifted = (followed.centers - followed.origins).norm(dim=1) > allowed
         if not bool(drifted.any()):
             return followed
-        probability = self._engine.color_probabilities(_frame(superpixels, n))
-        fresh = probability[0, index].argmax(dim=1)
+        frame = _frame(superpixels, n)
+        fresh = self._engine.colors(frame, index[None], offset=self._offset)[0, 0]
         return replace(
             followed,
             origins=torch.where(drifted[:, None], followed.centers, followed.origins),

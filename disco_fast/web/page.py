@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from ..colorizer import Colorizer
 from .drawing import LONGEST, shown, swatch_at, swatches, with_anchors
@@ -75,6 +76,10 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
                     show_label=False, columns=VARIANTS, height=215, allow_preview=False,
                     interactive=False, elem_id="variants", buttons=[],
                 )  # fmt: skip
+                vividness = gr.Slider(
+                    0, 1, step=0.05, value=colorizer.vividness, label="Vividness",
+                    info="From the most likely colours to vivid ones.", elem_id="vividness",
+                )  # fmt: skip
                 with gr.Row():
                     prepare = gr.Button("Files at full size", variant="primary", elem_id="prepare")
                     load = gr.UploadButton(
@@ -99,15 +104,18 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
 
             return event
 
-        def opened(path: str | None) -> list[Any]:
+        def opened(path: str | None, value: float) -> list[Any]:
             if path is None:
                 return _nothing(_WELCOME)
             try:
-                now = Session(colorizer, path, limits)
+                now = Session(colorizer, path, limits, value)
             except (SessionError, MemoryError) as error:
                 return _nothing(str(error))
-            variants = [shown(pixels) for pixels in now.variants()]
-            return [now, *_view(now), variants, gr.update(value=None, visible=False)]
+            return [now, *_view(now), _variants(now), gr.update(value=None, visible=False)]
+
+        def vivid(now: Session | None, value: float) -> list[Any]:
+            view = changing(lambda s: s.set_vividness(value))(now)
+            return [*view, gr.skip() if now is None else _variants(now)]
 
         def clicked(now: Session | None, moving: bool, event: gr.SelectData) -> list[Any]:
             moved = changing(lambda s: s.click(_point(s, event.index), moving))(now)
@@ -125,10 +133,11 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
             return gr.update(value=[str(path) for path in now.save()], visible=True)
 
         quiet: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-        upload.change(opened, upload, [session, *view, gallery, files], **quiet)
+        upload.change(opened, [upload, vividness], [session, *view, gallery, files], **quiet)
         anchors.select(clicked, [session, move], [*view, move], **quiet)
         strip.select(picked, session, view, **quiet)
         gallery.select(varied, session, view, **quiet)
+        vividness.release(vivid, [session, vividness], [*view, gallery], **quiet)
         use.click(changing(Session.recolor), [session, color], view, **quiet)
         remove.click(changing(Session.remove), session, view, **quiet)
         reset.click(changing(Session.reset), session, view, **quiet)
@@ -144,6 +153,10 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
 def _nothing(words: str) -> list[Any]:
     """The page without a photograph."""
     return [None, words, None, None, swatches(None), None, gr.update(value=None, visible=False)]
+
+
+def _variants(now: Session) -> list[np.ndarray]:
+    return [shown(pixels) for pixels in now.variants()]
 
 
 def _view(now: Session) -> list[Any]:

@@ -53,6 +53,7 @@ class Session:
         colorizer: the network.
         path: of the upload.
         limits: of uploads.
+        vividness: at first; what suits the network if None.
 
     Attributes:
         anchors: as they are now.
@@ -63,7 +64,13 @@ class Session:
         SessionError: it is no picture, or too large.
     """
 
-    def __init__(self, colorizer: Colorizer, path: str | Path, limits: Limits | None = None):
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        path: str | Path,
+        limits: Limits | None = None,
+        vividness: float | None = None,
+    ):
         path = Path(path)
         _check(path, limits or Limits())
         try:
@@ -74,7 +81,7 @@ class Session:
         self._folder = tempfile.TemporaryDirectory(prefix="disco-fast-")
         self._name, self._dtype, self._alpha = path, picture.pixels.dtype, picture.alpha
         image = to_tensor(picture.pixels)
-        self._analysis: Analysis = colorizer.analyze(image)
+        self._analysis: Analysis = colorizer.analyze(image, vividness=vividness)
         lightness = ops.rgb_to_l(image[None])
         flat = torch.zeros(1, 2, 1, 1, dtype=lightness.dtype)
         self.gray = ops.lab_to_rgb(lightness, flat, True)[0].permute(1, 2, 0).numpy()
@@ -86,6 +93,24 @@ class Session:
     def size(self) -> tuple[int, int]:
         """(width, height) of the photograph."""
         return self._analysis.size
+
+    @property
+    def vividness(self) -> float:
+        """Of the network's colours, 0..1."""
+        return self._analysis.vividness
+
+    def set_vividness(self, vividness: float) -> None:
+        """Another vividness; anchors whose colour the visitor has chosen keep it."""
+        before, now = self._analysis, self._analysis.at(vividness)
+        self._analysis = now
+        self._set(
+            tuple(
+                now.own(anchor)
+                if before.own(anchor).bin == anchor.bin
+                else replace(now.own(anchor), bin=anchor.bin)
+                for anchor in self.anchors
+            )
+        )
 
     def click(self, point: Point, move: bool = False) -> None:
         """Select the anchor at a point, or add one there; or move the selected one there.

@@ -383,16 +383,32 @@ void anchor_case(Element e, int64_t images, int64_t points, int64_t clusters, in
   const Bytes logits = random_values(e, n * points * bins, 9);  // with many ties
   std::vector<float> centers(size_t(bins * 2));
   for (size_t i = 0; i < centers.size(); ++i) centers[i] = float(i * 37 % 21) * 10 - 100;
-  compare("anchors", Element::kFloat64, 0, [&](const Backend& backend) {
-    std::vector<int64_t> anchors(n * clusters), colors(n * 3 * clusters);
-    AnchorArgs args = {e,    images, points,        clusters,       labels.data(),  sizes.data(),
-                       bins, 3,      logits.data(), centers.data(), anchors.data(), colors.data()};
-    backend.run(args);
-    Bytes both = joined(exact(anchors), exact(colors));
-    args.labels = nullptr;  // the colours of given anchors
-    backend.run(args);
-    return joined(both, exact(colors));
-  });
+  const Bytes offset = random_values(e, size_t(bins), 7);
+  for (const double temperature : {0.0, 0.38}) {
+    compare("anchors", Element::kFloat64, 0, [&](const Backend& backend) {
+      std::vector<int64_t> anchors(n * clusters), colors(n * 3 * clusters);
+      AnchorArgs args = {};
+      args.element = e;
+      args.images = images;
+      args.points = points;
+      args.clusters = clusters;
+      args.labels = labels.data();
+      args.sizes = sizes.data();
+      args.bins = bins;
+      args.variants = 3;
+      args.logits = logits.data();
+      args.offset = temperature > 0 ? offset.data() : nullptr;
+      args.temperature = temperature;
+      args.bin_centers = centers.data();
+      args.anchors = anchors.data();
+      args.colors = colors.data();
+      backend.run(args);
+      Bytes both = joined(exact(anchors), exact(colors));
+      args.labels = nullptr;  // the colours of given anchors
+      backend.run(args);
+      return joined(both, exact(colors));
+    });
+  }
 }
 
 void color_case(Element e, int64_t height, int64_t width, int64_t ab_height, int64_t ab_width) {
