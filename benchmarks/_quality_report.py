@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from _markdown import NONE, caption, table
 from _measure import Report
 
-FRECHET = "Frechet distance (EfficientNet-lite0, 64 axes)"
-COLUMNS = {"colorfulness": 1, "PSNR": 2, "SSIM": 3, "CIEDE2000": 2, FRECHET: 2}  # decimals
+FRECHET = "Frechet distance (EfficientNet-lite2, 64 axes)"
+COLUMNS = {
+    "colorfulness": 1, "PSNR": 2, "SSIM": 3, "CIEDE2000": 2, "wrong patches, %": 1, FRECHET: 2,
+}  # decimals # fmt: skip
 NAMES = {"automatic": "automatic", "Ours*": "Ours\\*: anchors of the true colours"}
 
 
@@ -31,7 +33,7 @@ def quality(reports: Sequence[Report], gpu: bool = False) -> str:
             f" photographs kept aside, {settings['size']}x{settings['size']}."
             f" {' '.join(compact['left_out'])}"
         )
-        parts += [table(["", "K", *COLUMNS], rows), f"{what} {caption(report)}"]
+        parts += [table(["", "K", "vividness", *COLUMNS], rows), f"{what} {caption(report)}"]
     return "\n\n".join(parts)
 
 
@@ -43,4 +45,5 @@ def _row(row: Report, suffix: str = "") -> list[str]:
     ]
     anchors = NONE if row["anchors"] is None else str(row["anchors"])
     name: str = row["name"]
-    return [NAMES.get(name, name) + suffix, anchors, *cells]
+    read = NONE if row["vividness"] is None else f"{row['vividness']:g}"
+    return [NAMES.get(name, name) + suffix, anchors, read, *cells]

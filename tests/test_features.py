@@ -92,12 +92,12 @@ class TestEveryNetwork:
         assert network.name in FEATURES
 
 
-class TestEfficientNetLite0:
+class TestEfficientNetLite:
     @pytest.fixture
-    def network(self) -> features.EfficientNetLite0:
+    def network(self) -> features.EfficientNetLite:
         for package in PACKAGES:
             pytest.importorskip(package, reason="it is in the [test] extra")
-        return features.EfficientNetLite0()
+        return load_features("efficientnet-lite0")
 
     # ImageNet's classes: 281, 282 and 285 are cats (tabby, tiger, Egyptian), 967 is espresso.
     @pytest.mark.parametrize(
@@ -114,6 +114,13 @@ class TestEfficientNetLite0:
         last = network.layers(rgb)[-1]
         head = inner._swish(inner._bn1(inner._conv_head(last)))
         assert torch.equal(head.mean((2, 3)), network.embedding(rgb))
+
+    def test_the_judge_is_another_one(self, network):
+        judge = load_features(features.JUDGE)
+        rgb = noise(1, 3, 64, 64)
+        assert features.JUDGE not in FEATURES
+        assert judge.embedding(rgb).shape == (1, 1280)
+        assert not torch.allclose(judge.embedding(rgb), network.embedding(rgb), atol=0.01)
 
     @pytest.mark.parametrize("package", PACKAGES)
     def test_a_missing_package_is_named_with_its_extra(self, package, monkeypatch):

@@ -20,10 +20,11 @@ from ..photographs import Photographs, middle_square, to_lab
 
 
 class Row(NamedTuple):
-    """What a row's pictures are, and of how many anchors."""
+    """What a row's pictures are, of how many anchors, and how their colors were read."""
 
     name: str
     n_anchors: int | None = None
+    vividness: float | None = None
 
 
 GRAY, ORIGINAL = Row("gray"), Row("original")
@@ -44,20 +45,25 @@ class Colors(Protocol):
 class FromNetwork:
     """Colours of a network: those that it picks itself, and with anchors of the true colours.
 
-    It picks at the vividness that its checkpoint names.
-
     Args:
         engine: the network.
-        anchors: K of each pair of rows.
+        anchors: K of each group of rows.
         seed: of the anchors' placement.
+        vividness: of each row whose colors the network picks; only that of its checkpoint if none.
     """
 
-    def __init__(self, engine: Engine, anchors: Sequence[int], seed: int):
+    def __init__(
+        self, engine: Engine, anchors: Sequence[int], seed: int, vividness: Sequence[float] = ()
+    ):
         self._engine, self._anchors, self._seed = engine, anchors, seed
+        self._vividness = vividness or (engine.network.readout.vividness,)
 
     @torch.inference_mode()
     def rows(self, numbers: Sequence[int], lab: Tensor) -> dict[Row, Tensor]:
-        """For every K "automatic" and "Ours*" (section 5.1), which have the same anchors."""
+        """For every K "automatic", at each vividness, and "Ours*" (section 5.1).
+
+        They have the same anchors.
+        """
         engine, cell_size = self._engine, self._engine.network.cell_size
         gray, ab = normalize_lightness(lab[:, :1]), lab[:, 1:].contiguous()
         found = {}
@@ -65,13 +71,17 @@ class FromNetwork:
         pooled = ops.sp_pool(ab, superpixels.association, cell_size)[0]
         true_bins = nearest_bins(pooled.flatten(2).transpose(1, 2))  # [N,P]
         for count in self._anchors:  # the first half is the same for every K
-            placed = engine.place(superpixels, count, seed=self._seed, offset=engine.offset())
-            for name, colors in (
-                ("automatic", placed.bins[:, 0]),
-                ("Ours*", true_bins.gather(1, placed.index)),
-            ):
-                made = engine.generate(gray, superpixels, placed.index, colors)
-                found[Row(name, count)] = painted(lab, AB_SCALE * made)
+            index = engine.place(superpixels, count, seed=self._seed).index
+            colors = {
+                Row("automatic", count, vividness): engine.colors(
+                    superpixels, index, offset=engine.offset(vividness)
+                )[:, 0]
+                for vividness in self._vividness
+            }
+            colors[Row("Ours*", count)] = true_bins.gather(1, index)
+            for row, bins in colors.items():
+                made = engine.generate(gray, superpixels, index, bins)
+                found[row] = painted(lab, AB_SCALE * made)
         return found
 
 

@@ -18,6 +18,7 @@ from ..engine.batching import enough
 from ..engine.graphs import settled
 from ..engine.precision import PRECISIONS
 from ..photographs import Photographs
+from ..readout import check_vividness
 from . import metrics
 from .colorings import GRAY, ORIGINAL, Colors, FromFiles, FromNetwork, labs, painted, read, stacked
 from .report import Report
@@ -61,6 +62,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         default=[8],
         metavar="K",
         help="how many anchors; of several numbers each is evaluated; default 8",
+    )
+    add(
+        "--vividness",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="V",
+        help="from 0, the most likely colors, to 1, vivid ones; of several numbers each is "
+        "evaluated; default: what the checkpoint names",
     )
     add("--last", type=int, metavar="N", help="only the last N photographs")
     add(
@@ -125,6 +135,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--size: expected {wanted}, got {size}")
     if min(anchors) < 1 or len(set(anchors)) < len(anchors):
         raise ValueError(f"--anchors: expected distinct numbers from 1, got {anchors}")
+    for vividness in arguments.vividness:
+        check_vividness(vividness)
+    if len(set(arguments.vividness)) < len(arguments.vividness):
+        raise ValueError(f"--vividness: expected distinct numbers, got {arguments.vividness}")
     if arguments.last is not None and arguments.last < 1:
         raise ValueError(f"--last: expected a number from 1, got {arguments.last}")
     if arguments.json and not arguments.json.resolve().parent.is_dir():
@@ -162,7 +176,8 @@ def _colors(
         "anchors": arguments.anchors,
         "precision": engine.precision,
     }
-    return FromNetwork(engine, arguments.anchors, arguments.seed), described, stride
+    made = FromNetwork(engine, arguments.anchors, arguments.seed, arguments.vividness)
+    return made, described, stride
 
 
 @torch.inference_mode()

@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..features import FeatureNetwork, FeaturesError, load_features
+from ..features import JUDGE, FeatureNetwork, FeaturesError, load_features
 from ..photographs import to_lab
 
 AXES = 64
-FRECHET = f"Frechet distance (EfficientNet-lite0, {AXES} axes)"
+FRECHET = f"Frechet distance (EfficientNet-lite2, {AXES} axes)"
+WRONG = "wrong patches, %"
+_WRONG_FROM = 30.0  # ab units: a viewer takes it for another color
 IS_SPLITS = 10
 _INCEPTION_WIDTH = 2048
 
@@ -133,6 +135,16 @@ def ciede2000(made: Tensor, truth: Tensor) -> Tensor:
     return torch.tensor(means, dtype=torch.float64)
 
 
+def wrong_share(made: Tensor, truth: Tensor) -> Tensor:
+    """[N], the percentage of pixels whose chroma is further than 30 ab units from the true one."""
+    pairs = zip(made.cpu(), truth.cpu(), strict=True)
+    shares = []
+    for pair in pairs:
+        one, other = (to_lab(_rows(picture))[..., 1:] for picture in pair)
+        shares.append(100 * (np.linalg.norm(one - other, axis=-1) > _WRONG_FROM).mean())
+    return torch.tensor(shares, dtype=torch.float64)
+
+
 def _rows(picture: Tensor) -> np.ndarray:
     return picture.permute(1, 2, 0).contiguous().numpy()
 
@@ -144,6 +156,10 @@ def _colorfulness(_: _Networks) -> PictureMetric:
 def _ciede2000(_: _Networks) -> PictureMetric:
     _need("skimage.color")
     return PictureMetric("CIEDE2000", ciede2000)
+
+
+def _wrong(_: _Networks) -> PictureMetric:
+    return PictureMetric(WRONG, wrong_share)
 
 
 def _psnr(_: _Networks) -> PictureMetric:
@@ -280,7 +296,7 @@ class _Networks:
     @cached_property
     def efficientnet(self) -> Embed:
         """Pictures to [N,1280]."""
-        network: FeatureNetwork = load_features("efficientnet-lite0").to(self.device)
+        network: FeatureNetwork = load_features(JUDGE).to(self.device)
         return lambda pictures: network.embedding(pictures.float() / 255)
 
 
@@ -323,6 +339,7 @@ _MAKERS: dict[str, Callable[[_Networks], Metric]] = {
     "SSIM": _ssim,
     "LPIPS": _lpips,
     "CIEDE2000": _ciede2000,
+    WRONG: _wrong,
     FRECHET: _frechet,
     "IS": _inception_score,
 }

@@ -32,10 +32,11 @@ class Report:
 
     def markdown(self) -> str:
         """A table with a row for each colouring, and below it what is left out."""
-        lines = [["", "K", *NAMES], ["---"] * (len(NAMES) + 2)]
+        lines = [["", "K", "vividness", *NAMES], ["---"] * (len(NAMES) + 3)]
         for row, figures in self.figures.items():
             anchors = "-" if row.n_anchors is None else str(row.n_anchors)
-            lines.append([row.name, anchors, *(_cell(name, figures) for name in NAMES)])
+            vividness = "-" if row.vividness is None else f"{row.vividness:g}"
+            lines.append([row.name, anchors, vividness, *(_cell(name, figures) for name in NAMES)])
         table = [f"| {' | '.join(line)} |" for line in lines]
         return "\n".join([*table, *(f"\n{sentence}" for sentence in self.left_out)])
 
@@ -48,6 +49,7 @@ class Report:
                 {
                     "name": row.name,
                     "anchors": row.n_anchors,
+                    "vividness": row.vividness,
                     "metrics": {name: figures.get(name) for name in NAMES},
                 }
                 for row, figures in self.figures.items()

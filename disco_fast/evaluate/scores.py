@@ -54,6 +54,8 @@ class Scores:
             infinite = len(figures) - len(_finite(figures))
             if infinite:
                 anchors = f" with {row.n_anchors} anchors" if row.n_anchors else ""
+                if row.vividness is not None:
+                    anchors += f" at vividness {row.vividness:g}"
                 notes.append(
                     f"{name} of {row.name}{anchors} leaves out {infinite} of {len(figures)} "
                     "pictures, which equal the original."
