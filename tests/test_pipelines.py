@@ -27,6 +27,7 @@ from disco_fast.checkpoints import COMPACT, load_checkpoint
 from disco_fast.cli import main
 from disco_fast.export import MismatchError, export_onnx, networks
 from disco_fast.image_files import Picture, encode_image, read_image, write_image
+from disco_fast.readout import Readout
 from disco_fast.transforms import Colorize
 
 ROOT = Path(__file__).parents[1]
@@ -171,6 +172,14 @@ def test_onnx_gives_the_originals_results(exported: Path, shape: tuple[int, int,
         (out.ab, ab),
     ):
         torch.testing.assert_close(got, was, rtol=0, atol=networks.TOLERANCE)
+
+
+def test_onnx_says_how_colors_are_read(exported: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported / "color_modeler.onnx")
+    text = session.get_modelmeta().custom_metadata_map[networks.READOUT]
+    assert Readout.from_json(text) == load_checkpoint(COMPACT).readout
 
 
 def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,13 @@ def test_the_first_frame_is_as_any_picture(colorizer: Colorizer) -> None:
     assert torch.equal(tracker(colorizer).colorize(frames), single)
 
 
+def test_the_vividness_of_a_film(colorizer: Colorizer) -> None:
+    frames = tensors(pan("coffee", 1))
+    for vividness in (0.0, 1.0):
+        single = colorizer.colorize(frames, working_size=96, vividness=vividness)
+        assert torch.equal(tracker(colorizer, vividness=vividness).colorize(frames), single)
+
+
 def test_a_cut_begins_anew(colorizer: Colorizer) -> None:
     one, other = tensors(pan("coffee", 4)), tensors(pan("rocket", 4))
     whole = tracker(colorizer)

@@ -96,6 +96,25 @@ def test_a_variant_is_gone_on_with(session: Session, analysis: Analysis) -> None
     assert np.array_equal(session.result, painted(analysis, session.anchors))
 
 
+def test_the_vividness_changes_all_colors_but_chosen_ones(
+    session: Session, analysis: Analysis
+) -> None:
+    assert session.vividness == analysis.vividness
+    session.click(analysis.anchors[2].pixel)
+    session.recolor("#2040d0")
+    session.set_vividness(1.0)
+    vivid = analysis.at(1.0)
+    expected = list(vivid.anchors)
+    expected[2] = expected[2].recolored("#2040d0")
+    assert session.anchors == tuple(expected)
+    assert session.selected == 2
+    assert np.array_equal(session.result, painted(vivid, expected))
+    session.reset()
+    assert session.anchors == vivid.anchors
+    session.set_vividness(analysis.vividness)
+    assert session.anchors == analysis.anchors
+
+
 def test_what_cannot_be_done_changes_nothing(session: Session) -> None:
     before = session.anchors, session.result
     for impossible in (
@@ -352,6 +371,13 @@ def test_the_whole_visit(visitor: Visitor, colorizer: Colorizer, tmp_path: Path)
     visitor.tab.click("#reset")
     visitor.until(lambda words: words == "512 x 341 pixels, 8 anchors.")
     assert np.array_equal(visitor.files(tmp_path)[0], painted(analysis, None))
+
+    # The dial.
+    number = visitor.tab.locator("#vividness input[type=number]")
+    number.fill("1")
+    number.blur()
+    vivid = painted(analysis.at(1.0), None)
+    visitor.files_when(lambda found, _: np.array_equal(found, vivid), tmp_path)
     assert not visitor.errors
 
 
