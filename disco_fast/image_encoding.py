@@ -99,7 +99,7 @@ def _samples(picture: Picture, with_alpha: bool) -> np.ndarray:
         return np.ascontiguousarray(pixels)
     if with_alpha:
         colors = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-        return np.concatenate([colors, alpha[..., None]], axis=2)
+        return np.ascontiguousarray(np.concatenate([colors, alpha[..., None]], axis=2))
     if (alpha != np.iinfo(alpha.dtype).max).any():
         raise ImageFileError("JPEG cannot hold its alpha channel: choose PNG, TIFF or WebP")
     return np.ascontiguousarray(pixels)
