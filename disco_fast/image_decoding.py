@@ -43,16 +43,8 @@ _STRAY_BYTES = 64  # before the end of a JPEG; some cameras leave a few
 
 # Tags of a TIFF page that decide how its samples are read.
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT = 254, 255, 256, 257
-_PHOTOMETRIC, _EXTRA_SAMPLES = 262, 338
-_REDUCED, _MASK, _OLD_REDUCED, _RGB, _CIELAB, _PREMULTIPLIED = 1, 4, 2, 2, 8, 1
-
-
-class _DamageError(ValueError):
-    """What libvips says of a file."""
-
-    def __init__(self, error: pyvips.Error):
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        super().__init__(lines[min(1, len(lines) - 1)])
+_PHOTOMETRIC = 262
+_REDUCED, _MASK, _OLD_REDUCED, _RGB, _CIELAB = 1, 4, 2, 2, 8
 
 
 def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -> Pages:
@@ -76,28 +68,28 @@ def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -
         if kind in ("TIFF", "BigTIFF"):
             return Pages(tuple(_tiff(data, megapixels, only_first)))
         return _raster(data, kind, megapixels, only_first)
-    except (_DamageError, TagsError) as error:
+    except (pyvips.Error, TagsError) as error:
         raise ImageFileError(
-            f"not a picture in a known format, or damaged, or cut short ({kind}: {error})"
+            f"not a picture in a known format, or damaged, or cut short ({kind}: {_said(error)})"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    """What libvips says of a file, without what it says of itself."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[min(1, len(lines) - 1)]
 
 
 def _load(data: bytes, kind: str, **options: Any) -> pyvips.Image:
     loader, fail_on = _LOADERS[kind]
-    try:
-        return getattr(pyvips.Image, loader)(
-            data, **{"access": "sequential", "fail_on": fail_on, **options}
-        )
-    except pyvips.Error as error:
-        raise _DamageError(error) from None
+    return getattr(pyvips.Image, loader)(
+        data, **{"access": "sequential", "fail_on": fail_on, **options}
+    )
 
 
 def _samples(image: pyvips.Image) -> np.ndarray:
     """(H, W, C)."""
-    try:
-        memory = image.write_to_memory()
-    except pyvips.Error as error:
-        raise _DamageError(error) from None
+    memory = image.write_to_memory()
     dtype = _DTYPES[image.format]
     return np.frombuffer(memory, dtype).reshape(image.height, image.width, image.bands)
 
@@ -151,7 +143,7 @@ def _jpeg(image: pyvips.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | No
             image = _as_ink(image.copy_memory())
     try:
         return _split(image)
-    except _DamageError as damage:
+    except pyvips.Error as damage:
         stray = re.search(r"(\d+) extraneous bytes before marker 0xd9", str(damage))
         if stray and int(stray[1]) <= _STRAY_BYTES:
             return _split(_load(data, "JPEG", fail_on="error"))
@@ -177,10 +169,7 @@ def _split(image: pyvips.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if colors < 4 and (profile is None or _says_srgb(profile, colors)):
         samples = _samples(image)
     else:
-        try:
-            image = image.copy_memory()
-        except pyvips.Error as error:
-            raise _DamageError(error) from None
+        image = image.copy_memory()
         samples = _samples(_in_srgb(image[:colors] if image.bands > colors else image))
         if image.bands > colors:
             samples = np.concatenate([samples, _samples(image[colors])], axis=2)
@@ -296,21 +285,10 @@ def _tiff_page(data: bytes, page: int, directory: Directory, megapixels: float) 
         field(image, "xmp-data"),
         field(image, "photoshop-data"),
     )
-    try:
-        if tiff_tags.number(directory, _EXTRA_SAMPLES, 0) == _PREMULTIPLIED:
-            image = _unmultiplied(image)
-        if lab:
-            image = _from_lab(image)
-    except pyvips.Error as error:
-        raise _DamageError(error) from None
+    if lab:
+        image = _from_lab(image)
     pixels, alpha = _split(image)
     return _upright(pixels, alpha, orientation, kept)
-
-
-def _unmultiplied(image: pyvips.Image) -> pyvips.Image:
-    most = 255 if image.format == "uchar" else 65535
-    plain = image.copy_memory().unpremultiply(max_alpha=most)
-    return plain.rint().cast(image.format).copy(interpretation=image.interpretation)
 
 
 def _from_lab(image: pyvips.Image) -> pyvips.Image:

@@ -172,7 +172,7 @@ def _chain(data: bytes, layout: _Layout) -> Iterator[Directory]:
             directory, following = _directory(data, place, layout, (EXIF, GPS))
             yield directory
             (place,) = struct.unpack_from(layout.order + layout.offset, data, following)
-    except struct.error:
+    except (struct.error, OverflowError):  # of a place beyond all memory
         raise TagsError("damaged TIFF directories") from None
 
 
@@ -194,7 +194,7 @@ def _directory(
         if tag in below:
             try:
                 directory[tag] = _directory(data, pointed, layout, ())[0]
-            except struct.error:  # the picture may be sound
+            except (struct.error, OverflowError):  # the picture may be sound
                 continue
             continue
         if size > layout.inline:
