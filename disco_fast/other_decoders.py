@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from .image_bounds import DECODING, check_pixels
+from .image_bounds import DECODING, TooLargeError, check_pixels
 from .image_metadata import Kept, of_blocks
 from .opencv import opencv
 from .picture import ImageFileError
@@ -119,7 +119,9 @@ def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, b
             if picture.mode in ("1", "P", "CMYK", "YCbCr", "LAB"):
                 picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
             samples = np.array(picture)
-    except (OSError, SyntaxError, RuntimeError, EOFError, struct.error) as error:
+    except TooLargeError:
+        raise
+    except Exception as error:  # of as many kinds as there are plugins
         raise ImageFileError(f"{_DAMAGED} ({kind}: {error})") from error
     if samples.dtype not in (np.uint8, np.uint16):
         raise ImageFileError(f"its samples are {samples.dtype}; only 8 and 16 bits are read")

@@ -1,8 +1,8 @@
-"""Mutated picture files, in a process of its own: python tests/fuzz_pictures.py COUNT SEED.
+"""Mutated picture files, in a process of its own: python tests/fuzz_pictures.py COUNT SEED FILE.
 
 Every mutation is refused by `ImageFileError` or decoded, within 5 s and 1 GB beyond what the
 process had; and what is decoded is the same whatever memory held before, so nothing of it is
-memory that no decoder filled. A crash or a hang ends the process.
+memory that no decoder filled. A crash or a hang ends the process; FILE has what it was.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyvips
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 from disco_fast.image_files import ImageFileError, Pages, Picture, decode_pages, encode_pages
 
@@ -52,7 +53,9 @@ def seeds() -> list[bytes]:
     deep = rgb.astype(np.uint16) * 257
     several = [Image.fromarray(rgb[::-1]), Image.fromarray(noise[..., :3])]
     pages = Pages(tuple(Picture(p) for p in (gray[..., None], rgb, deep)))
+    register_heif_opener()
     return [
+        pillow(rgb, "HEIF", exif=exif),
         pillow(rgb, "JPEG", exif=exif, icc_profile=icc, comment="a comment"),
         pillow(gray, "JPEG", progressive=True),
         pillow(rgb, "JPEG", "CMYK"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def test_what_a_file_says_survives(form: str, suffix: str) -> None:
     assert exif.get(0x0112, 1) == 1
     again = decode_image(data)
     assert again.pixels.shape[:2] == (WIDTH, HEIGHT)
-    if form != "WEBP" or suffix == ".webp":
+    if form != "WEBP":  # has no place for it but EXIF, where it is not
         assert again.kept.resolution == pytest.approx((600, 600), abs=0.1)
     assert b'dc:format="a scan"' in again.kept.xmp
     assert b'tiff:Orientation="1"' in again.kept.xmp
@@ -540,17 +541,17 @@ def test_from_file_to_file_without_opencv(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
 def test_mutated_files_never_crash_nor_hang_nor_show_memory(tmp_path: Path) -> None:
     script = Path(__file__).with_name("fuzz_pictures.py")
-    last = tmp_path / "last.bin"
+    count, last = os.environ.get("DISCO_FAST_MUTATIONS", "500"), tmp_path / "last.bin"
     done = subprocess.run(
-        [sys.executable, script, "500", "1", last],
+        [sys.executable, script, count, "1", last],
         capture_output=True,
         text=True,
         cwd=tempfile.gettempdir(),
-        timeout=600,
+        timeout=60 + float(count),
     )
     found = last.read_bytes().hex() if done.returncode else ""
     assert done.returncode == 0, f"{done.stderr}\nby {found}"
-    assert done.stdout.startswith("500 mutations, ")
+    assert done.stdout.startswith(f"{count} mutations, ")
 
 
 def test_opencv_reads_pictures_written_here() -> None:
