@@ -16,8 +16,9 @@ import numpy as np
 import pyvips
 
 from . import other_decoders, tiff_tags
+from .image_blocks import jpeg_segments
 from .image_bounds import DECODING, check_pixels
-from .image_metadata import Kept, field, jpeg_segments, of_image, of_tiff
+from .image_metadata import Kept, field, of_image, of_tiff
 from .picture import ImageFileError, Pages, Picture
 from .tiff_tags import Directory, TagsError
 
@@ -68,7 +69,7 @@ def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -
         if kind in ("TIFF", "BigTIFF"):
             return Pages(tuple(_tiff(data, megapixels, only_first)))
         return _raster(data, kind, megapixels, only_first)
-    except (pyvips.Error, TagsError) as error:
+    except (pyvips.Error, TagsError, UnicodeDecodeError) as error:  # the last: of its own message
         raise ImageFileError(
             f"not a picture in a known format, or damaged, or cut short ({kind}: {_said(error)})"
         ) from error

@@ -62,7 +62,8 @@ def encode(pages: Pages, suffix: str, quality: int | None) -> bytes:
     try:
         if pages.times and form.animated:
             return _saved(_animation(images, pages), form, options)
-        files = [_saved(image, form, options) for image in images]
+        pairs = zip(images, pages.pictures, strict=True)
+        files = [_saved(image, form, options | _blocks(p.kept)) for image, p in pairs]
     except pyvips.Error as error:
         raise ImageFileError(f"libvips refuses to encode it ({str(error).strip()})") from error
     return _finished(files, form, [picture.kept for picture in pages.pictures])
@@ -109,6 +110,12 @@ def _saved(image: pyvips.Image, form: _Format, options: dict[str, Any]) -> bytes
     if image.bands > 2 and form.saver != "gifsave_buffer":
         options = {**options, "profile": "srgb"}
     return getattr(image, form.saver)(**options)
+
+
+def _blocks(kept: Kept) -> dict[str, str]:
+    """What libvips may write: it makes up an EXIF block where there is nothing to say."""
+    nothing = kept.exif is None and kept.resolution is None
+    return {"keep": "icc:xmp:iptc:other"} if nothing else {}
 
 
 def _finished(files: list[bytes], form: _Format, kept: list[Kept]) -> bytes:

@@ -9,6 +9,15 @@ from typing import Any, TypeAlias
 import pyvips
 
 from . import image_mark, tiff_tags
+from .image_blocks import (
+    LONGEST_SEGMENT,
+    Comments,
+    jpeg_comments,
+    png_comments,
+    png_resolution,
+    with_jpeg_comments,
+    with_png_comments,
+)
 from .tiff_tags import Directory, Entry, TagsError
 
 Resolution: TypeAlias = tuple[float, float]
@@ -23,9 +32,7 @@ _DESCRIPTIVE = (
     *(tiff_tags.EXIF, tiff_tags.GPS),
 )
 _IPTC, _UNDEFINED = 33723, 7
-_LONGEST_SEGMENT = 65_533  # of a JPEG
 _PHOTOSHOP, _IPTC_RESOURCE = b"Photoshop 3.0\0", b"8BIM\x04\x04\0\0"
-_PNG_COMMENT = "png-comment-"
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Kept:
     exif: bytes | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
-    comments: tuple[tuple[str, str], ...] = ()
+    comments: Comments = ()
     resolution: Resolution | None = None
 
     def marked(self) -> Kept:
@@ -125,20 +132,19 @@ def of_image(image: pyvips.Image, kind: str, data: bytes) -> Kept:
         kind: of the file.
         data: the file.
     """
-    comments = [(key, text) for key, text in _png_comments(image) if kind == "PNG"]
-    if kind == "JPEG":
-        comments = [("Comment", text) for text in _jpeg_comments(data)]
-    elif image.get_typeof("gif-comment"):
-        comments = [("Comment", image.get("gif-comment"))]
+    comments: Comments = ()
     resolution = None
-    known = kind == "PNG" and (image.xres, image.yres) != (1.0, 1.0)
-    if known or (kind == "JPEG" and image.get_typeof("resolution-unit")):
-        resolution = (image.xres * _INCH, image.yres * _INCH)
+    if kind == "PNG":
+        comments, resolution = png_comments(data), png_resolution(data)
+    elif kind == "JPEG":
+        comments = jpeg_comments(data)
+        if image.get_typeof("resolution-unit"):
+            resolution = (image.xres * _INCH, image.yres * _INCH)
     return of_blocks(
         field(image, "exif-data"),
         field(image, "xmp-data"),
         iptc=iptc_record(field(image, "iptc-data")),
-        comments=tuple(comments),
+        comments=comments,
         resolution=resolution,
     )
 
@@ -146,41 +152,6 @@ def of_image(image: pyvips.Image, kind: str, data: bytes) -> Kept:
 def field(image: pyvips.Image, name: str) -> bytes | None:
     """A block of bytes that libvips found, if it did."""
     return image.get(name) if image.get_typeof(name) else None
-
-
-def _png_comments(image: pyvips.Image) -> list[tuple[str, str]]:
-    found = []
-    for name in image.get_fields():
-        if name.startswith(_PNG_COMMENT):
-            key = name.removeprefix(_PNG_COMMENT).partition("-")[2]
-            if not key.startswith(("Raw profile", "XML:com.adobe.xmp")):
-                found.append((key, image.get(name)))
-    return found
-
-
-def jpeg_segments(data: bytes) -> list[tuple[int, int, int]]:
-    """The segments of a JPEG file before its samples: marker, and where the content lies."""
-    found, place = [], 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-        if data[place + 1] == 0xFF:  # filling
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        found.append((data[place + 1], place + 4, end))
-        place = end
-    return found
-
-
-def _jpeg_comments(data: bytes) -> list[str]:
-    contents = [data[start:end] for marker, start, end in jpeg_segments(data) if marker == 0xFE]
-    return [text for content in contents if (text := _text(content.rstrip(b"\0")))]
-
-
-def _text(content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def iptc_record(block: bytes | None) -> bytes | None:
@@ -212,13 +183,10 @@ def put(image: pyvips.Image, kept: Kept, suffix: str) -> pyvips.Image:
     made.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
     if kept.xmp:
         made.set_type(pyvips.GValue.blob_type, "xmp-data", kept.xmp)
-    if kept.iptc and suffix not in (".tif", ".tiff") and len(kept.iptc) + 40 < _LONGEST_SEGMENT:
+    if kept.iptc and suffix not in (".tif", ".tiff") and len(kept.iptc) + 40 < LONGEST_SEGMENT:
         size = struct.pack(">I", len(kept.iptc))
         block = _PHOTOSHOP + _IPTC_RESOURCE + size + kept.iptc + b"\0" * (len(kept.iptc) % 2)
         made.set_type(pyvips.GValue.blob_type, "iptc-data", block)
-    if suffix == ".png":
-        for number, (key, text) in enumerate(kept.comments):
-            made.set_type(pyvips.GValue.gstr_type, f"{_PNG_COMMENT}{number}-{key[:79]}", text)
     if suffix not in (".tif", ".tiff"):
         if kept.exif:
             _put_exif(made, kept.exif)
@@ -229,7 +197,7 @@ def put(image: pyvips.Image, kept: Kept, suffix: str) -> pyvips.Image:
 def _put_exif(image: pyvips.Image, exif: bytes) -> None:
     """As libvips writes it: tag by tag, which it takes from a file that has the block."""
     segment = b"Exif\0\0" + exif
-    if len(segment) > _LONGEST_SEGMENT:
+    if len(segment) > LONGEST_SEGMENT:
         return
     tiny = pyvips.Image.black(1, 1).jpegsave_buffer()
     head = b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
@@ -248,30 +216,12 @@ def finish_jpeg(data: bytes, kept: Kept) -> bytes:
     """
     if kept.resolution is None and data[6:11] == b"JFIF\0":  # pixels are square is all it says
         data = data[:13] + b"\0\0\1\0\1" + data[18:]
-    comments = b""
-    for key, text in kept.comments:
-        content = (text if key == "Comment" else f"{key}: {text}").encode()[: _LONGEST_SEGMENT - 2]
-        comments += b"\xff\xfe" + struct.pack(">H", len(content) + 2) + content
-    place = max((end for *_, end in _leading(data)), default=2)
-    return data[:place] + comments + data[place:]
-
-
-def _leading(data: bytes) -> list[tuple[int, int, int]]:
-    """The application segments that a JPEG begins with."""
-    return [segment for segment in jpeg_segments(data) if 0xE0 <= segment[0] <= 0xEF]
+    return with_jpeg_comments(data, kept.comments)
 
 
 def finish_png(data: bytes, kept: Kept) -> bytes:
-    """A PNG file as libvips wrote it, without the resolution that it makes up.
-
-    Args:
-        data: the file.
-        kept: what is known of the picture.
-    """
-    place = data.find(b"pHYs", 0, data.find(b"IDAT")) - 4
-    if kept.resolution is not None or place < 0:
-        return data
-    return data[:place] + data[place + 21 :]
+    """The same for a PNG file."""
+    return with_png_comments(data, kept.comments, kept.resolution is not None)
 
 
 def finish_tiff(files: list[bytes], pages: list[Kept]) -> bytes:
