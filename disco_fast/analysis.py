@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +14,10 @@ from . import anchors as files
 from . import ops
 from .anchor_count import count_anchors
 from .anchors import Anchor, Color, Point, Swatch, bin_of, shown
-from .color import N_BINS, nearest_bins
+from .color import N_BINS, nearest_bins, rgb_to_lab
 from .engine import Engine
 from .model import Superpixels
-from .modes import Full
-from .photographs import to_lab
+from .modes import Full, resize
 from .readout import check_vividness
 from .reference import MAX_VARIANTS, TOP_BINS, neighbour_offsets
 
@@ -266,12 +263,11 @@ class Analysis:
         """Mean ab of the picture's own colours in every superpixel, [P,2]; None if it is gray."""
         if self._image.shape[0] == 1:
             return None
-        pixels = self._image.permute(1, 2, 0).cpu().numpy()
-        if pixels.dtype != np.uint8:
-            pixels = np.rint(pixels.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
+        pixels = self._image.cpu()
+        unit = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float().clamp(0, 1)
         rows, columns = self._segments.shape
-        lab = to_lab(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA))
-        ab = torch.from_numpy(lab[..., 1:]).permute(2, 0, 1)[None].contiguous()
+        small = resize(unit[None], (rows, columns))
+        ab = rgb_to_lab(small[0].permute(1, 2, 0)).permute(2, 0, 1)[None, 1:].contiguous()
         if ab.abs().max() < _COLOR:
             return None
         association = self.superpixels.association.float().cpu()

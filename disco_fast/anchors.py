@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import ops
-from .color import bin_centers, nearest_bins
-from .photographs import to_lab
+from .color import bin_centers, nearest_bins, rgb_to_lab
 
 Point: TypeAlias = tuple[float, float]
 RGB: TypeAlias = tuple[int, int, int]
@@ -91,8 +89,8 @@ def bin_of(color: Color) -> int:
     """
     if isinstance(color, Swatch):
         return color.bin
-    pixel = np.array([[rgb_of(color)]], np.uint8)
-    return int(nearest_bins(torch.from_numpy(to_lab(pixel)[0, 0, 1:])[None])[0])
+    pixel = torch.tensor(rgb_of(color)) / 255
+    return int(nearest_bins(rgb_to_lab(pixel)[None, 1:])[0])
 
 
 def rgb_of(color: str | Sequence[int]) -> RGB:

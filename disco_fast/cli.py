@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
+import pyvips
 import torch
 
 from . import __version__, _library
@@ -21,6 +22,7 @@ from .engine import precision
 from .evaluate import command as evaluate
 from .export import command as export
 from .folders import command as folders
+from .opencv import opencv
 from .train import command as train
 from .video import command as video
 from .web import command as web
@@ -35,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 all done, 1 some of it failed, 2 wrong usage, 130 interrupted.
     """
+    if sys.stderr is None:  # closed; its number must not go to a file that is written to
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -60,7 +64,8 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "python", platform.python_version()
     yield "torch", str(torch.__version__)
     yield "numpy", np.__version__
-    yield "opencv", cv2.__version__
+    yield "libvips", ".".join(str(pyvips.version(part)) for part in range(3))
+    yield "opencv", _opencv()
     yield "processor", f"{_processor()}, {torch.get_num_threads()} threads"
     yield "gpu", ", ".join(_gpus()) or "none that torch can use"
     for half in _library.halves():
@@ -70,6 +75,13 @@ def _facts() -> Iterator[tuple[str, str]]:
         yield f"{kind} precision", f"auto means {meaning}"
     yield "launches", _launches()
     yield "downloads", str(cache_folder())
+
+
+def _opencv() -> str:
+    try:
+        return opencv("this").__version__
+    except ImportError as error:
+        return f"none: {error.__cause__}"
 
 
 def _launches() -> str:

@@ -19,6 +19,14 @@ _B_RANGES = (
 )  # fmt: skip
 
 
+# sRGB to XYZ, each row divided by its sum, which is the white point's.
+_XYZ_OF_WHITE = (
+    (0.433953, 0.376219, 0.189828),
+    (0.212671, 0.715160, 0.072169),
+    (0.017758, 0.109477, 0.872765),
+)
+
+
 def bin_centers(device: torch.device | str) -> Tensor:
     """[313,2] fp32: (a, b) of every colour bin, in the class order of the network's logits."""
     return torch.tensor(
@@ -35,6 +43,15 @@ def bin_centers(device: torch.device | str) -> Tensor:
 def nearest_bins(ab: Tensor) -> Tensor:
     """[...,2] ab to [...] int64, the bin whose center is nearest; the first of two alike."""
     return torch.cdist(ab.float(), bin_centers(ab.device)).argmin(dim=-1)
+
+
+def rgb_to_lab(rgb: Tensor) -> Tensor:
+    """[...,3] sRGB 0-1 as Lab: L 0-100, a and b in Lab units, white point D65."""
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ rgb.new_tensor(_XYZ_OF_WHITE).T
+    curved = torch.where(xyz > (6 / 29) ** 3, xyz ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = curved.unbind(-1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
 
 
 def normalize_lightness(lightness: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -24,19 +25,39 @@ def show_progress(done: int, total: int, source: Path, every: int = 1) -> None:
         source: what was finished, or what it belongs to.
         every: how many share a line where there is no terminal.
     """
-    if sys.stderr.isatty():
-        bar = f"[{'=' * (30 * done // total):30}] {done}/{total} {source}"
+    name = printable(str(source))
+    if _on_terminal():
+        bar = f"[{'=' * (30 * done // total):30}] {done}/{total} {name}"
         columns = shutil.get_terminal_size().columns - 1
-        print(f"\r{bar[:columns]:{columns}}", end="", file=sys.stderr, flush=True)
+        _print(f"\r{bar[:columns]:{columns}}")
     elif done % every == 0 or done == total:
-        print(f"[{done}/{total}] {source}", file=sys.stderr, flush=True)
+        _print(f"[{done}/{total}] {name}\n")
 
 
 def say(message: str) -> None:
     """Print a line on standard error, over the progress bar if that is there."""
-    if sys.stderr.isatty():
-        print(f"\r{'':{shutil.get_terminal_size().columns - 1}}\r", end="", file=sys.stderr)
-    print(f"disco-fast: {message}", file=sys.stderr, flush=True)
+    over = f"\r{'':{shutil.get_terminal_size().columns - 1}}\r" if _on_terminal() else ""
+    _print(f"{over}disco-fast: {printable(message)}\n")
+
+
+def printable(text: str) -> str:
+    """The text with what would move the cursor, or hide a part of it, as escape sequences."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _print(text: str) -> None:
+    """Write to standard error, if there is one and somebody still reads it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def reason(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from . import ops
 from .color import AB_SCALE, normalize_lightness
+from .opencv import opencv
 
 REFERENCE_SIDE = 256  # the official script stretches every picture to this
 _LONGEST = 4  # a working picture's side is at most this many working sizes
@@ -54,7 +54,7 @@ class Full:
             here = here.float()
         lightness = ops.rgb_to_l(here)
         size = self.working_shape(*pictures.shape[-2:])
-        return lightness, normalize_lightness(_resize(lightness, size)).float()
+        return lightness, normalize_lightness(resize(lightness, size)).float()
 
     def paint(self, lightness: Tensor, ab: Tensor, dtype: torch.dtype) -> Tensor:
         """RGB [M,3,H,W], uint8 if `dtype` is, else floating.
@@ -66,7 +66,7 @@ class Full:
         """
         height, width = lightness.shape[-2:]
         ab = ab.to(lightness.dtype) * AB_SCALE
-        ab = _resize(ab, (min(ab.shape[-2], height), min(ab.shape[-1], width)))
+        ab = resize(ab, (min(ab.shape[-2], height), min(ab.shape[-1], width)))
         variants = len(ab) // len(lightness)
         full = lightness.repeat_interleave(variants, 0) if variants > 1 else lightness
         return ops.lab_to_rgb(full, ab, dtype == torch.uint8)
@@ -117,7 +117,7 @@ def working_shape(height: int, width: int, working_size: int, stride: int) -> tu
     return side(height), side(width)
 
 
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, with a wider filter where it shrinks."""
     if tuple(x.shape[-2:]) == size:
         return x
@@ -129,6 +129,7 @@ def _reference_lightness(picture: Tensor) -> np.ndarray:
     if picture.is_floating_point():
         picture = picture.clamp(0, 1).float()
     rgb = picture.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
+    cv2 = opencv('mode "reference"')
     rgb = cv2.resize(rgb, (REFERENCE_SIDE, REFERENCE_SIDE), interpolation=cv2.INTER_LINEAR)
     unit = (rgb / 255.0 if rgb.dtype == np.uint8 else rgb).astype(np.float32)
     return cv2.cvtColor(unit, cv2.COLOR_RGB2LAB)[..., 0]
@@ -136,6 +137,7 @@ def _reference_lightness(picture: Tensor) -> np.ndarray:
 
 def _reference_rgb(lightness: np.ndarray, ab: np.ndarray, dtype: torch.dtype) -> Tensor:
     """RGB [3,256,256] as the official script saves it: bytes are cut off, not rounded."""
+    cv2 = opencv('mode "reference"')
     lab = np.ascontiguousarray(np.concatenate([lightness, ab]).transpose(1, 2, 0))
     rgb = torch.from_numpy(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)).clamp(0, 1).permute(2, 0, 1)
     return (rgb * 255).to(torch.uint8) if dtype == torch.uint8 else rgb.to(dtype)

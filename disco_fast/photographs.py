@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from .image_files import SUFFIXES, ImageFileError
+from .image_files import READ_SUFFIXES, ImageFileError, decode_image
+from .opencv import opencv
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Photographs:
             raise FileNotFoundError(f"photographs: there is no {path}")
         self._places = sorted(_places(path), key=lambda place: (place.file.parent, place.name))
         if not self._places:
-            raise FileNotFoundError(f"photographs: no picture ({' '.join(SUFFIXES)}) in {path}")
+            raise FileNotFoundError(
+                f"photographs: no picture ({' '.join(READ_SUFFIXES)}) in {path}"
+            )
 
     def __len__(self) -> int:
         return len(self._places)
@@ -53,7 +55,7 @@ class Photographs:
         return self._places[index].name
 
     def read(self, index: int) -> np.ndarray:
-        """The photograph, (H, W, 3) uint8 RGB; 16 bits, transparency and EXIF are not looked at.
+        """The photograph, (H, W, 3) uint8 RGB; 16 bits are rounded, transparency is dropped.
 
         Raises:
             ImageFileError: it cannot be read or decoded.
@@ -62,13 +64,13 @@ class Photographs:
         try:
             with open(place.file, "rb") as file:
                 file.seek(place.start)
-                data = np.frombuffer(file.read(place.length), np.uint8)
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-        except (OSError, cv2.error) as error:
+                data = file.read(place.length)
+            pixels = decode_image(data).pixels
+        except (OSError, ImageFileError) as error:
             raise ImageFileError(f"{place.file}: {place.name}: {error}") from error
-        if pixels is None:
-            raise ImageFileError(f"{place.file}: {place.name}: not a picture, or damaged")
-        return pixels
+        if pixels.dtype == np.uint16:
+            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def middle_square(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -83,12 +85,14 @@ def resized(square: np.ndarray, size: int) -> np.ndarray:
 
     Training and evaluation both see pictures so.
     """
+    cv2 = opencv("resizing a photograph")
     method = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_CUBIC
     return cv2.resize(np.ascontiguousarray(square), (size, size), interpolation=method)
 
 
 def to_lab(pixels: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 RGB as fp32 Lab: L 0-100, a and b in Lab units, white point D65."""
+    cv2 = opencv("converting a photograph to Lab")
     return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
@@ -97,11 +101,11 @@ def _places(path: Path) -> Iterator[_Place]:
         for parent, folders, names in os.walk(path):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
-                if not name.startswith("."):
+                if not name.startswith(".") and Path(parent, name).is_file():
                     yield from _places(Path(parent, name))
     elif path.suffix.lower() == ".tar":
         yield from _members(path)
-    elif path.suffix.lower() in SUFFIXES:
+    elif path.suffix.lower() in READ_SUFFIXES:
         yield _Place(path, path.name)
 
 
@@ -110,7 +114,7 @@ def _members(shard: Path) -> Iterator[_Place]:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 name = Path(member.name)
-                if member.isfile() and name.suffix.lower() in SUFFIXES:
+                if member.isfile() and name.suffix.lower() in READ_SUFFIXES:
                     yield _Place(shard, name.name, member.offset_data, member.size)
     except (OSError, tarfile.TarError) as error:
         raise ImageFileError(f"{shard}: not a complete tar file ({error})") from error

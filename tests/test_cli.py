@@ -89,7 +89,6 @@ class TestPlan:
     def test_refusals(self, photos, tmp_path):
         out = tmp_path / "out"
         (tmp_path / "empty").mkdir()
-        (tmp_path / "scan.bmp").write_bytes(b"BM")
         (tmp_path / "same").mkdir()
         write_image(tmp_path / "same" / "b.jpg", Picture(grey()))
         for paths, target, reason in [
@@ -98,7 +97,7 @@ class TestPlan:
             ([tmp_path / "empty"], out, "no picture in .*empty"),
             ([photos], tmp_path / "new.png", "is one file; give a folder"),
             ([photos / "b.jpg", photos / "A.PNG"], tmp_path / "new.png", "is one file"),
-            ([tmp_path / "scan.bmp"], out, "scan.bmp: pictures are written as .jpg"),
+            ([photos / "b.jpg"], tmp_path / "new.bmp", "new.bmp: pictures are written as .jpg"),
             ([photos, tmp_path / "same"], out, "b.jpg and .*b.jpg would both be written to"),
             ([photos / "b.jpg", photos / "b.jpg"], out, "would both be written to"),
         ]:
@@ -311,7 +310,7 @@ class TestColorize:
             for number, one in enumerate(coloured, 1):
                 pixels = one.permute(1, 2, 0).numpy().astype(read.pixels.dtype)
                 alone = tmp_path / f"alone{Path(name).suffix}"
-                write_image(alone, Picture(pixels, read.alpha))
+                write_image(alone, Picture(pixels, read.alpha, read.kept.marked()))
                 written = (out / name).with_stem(f"{Path(name).stem}-{number}")
                 assert written.read_bytes() == alone.read_bytes()
         before = {path: path.read_bytes() for path in out.iterdir()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -10,18 +12,31 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from disco_fast import Colorizer
+from disco_fast import Colorizer, pipeline
 from disco_fast.cli import main
 from disco_fast.console import UsageError
-from disco_fast.files import remove_stale
+from disco_fast.files import remove_stale, whole_file
+from disco_fast.folders.coloring import ByNetwork
 from disco_fast.folders.failures import NAME
 from disco_fast.folders.plan import Job, plan
-from disco_fast.image_files import Picture, read_image, write_image
+from disco_fast.folders.steps import Colorizing, Writing
+from disco_fast.image_files import (
+    Pages,
+    Picture,
+    read_image,
+    read_pages,
+    write_image,
+    write_pages,
+)
+from disco_fast.image_mark import SOURCE_TYPE
+from disco_fast.video.tracking import Tracker
 
 QUICK = ["--working-size", "32", "--device", "cpu", "--precision", "fp32"]
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
@@ -237,3 +252,227 @@ def test_anchors_that_do_not_fit_a_picture_fail_it_alone(tmp_path: Path) -> None
     assert main(command) == 1
     assert len(list(out.glob("*.png"))) == 2
     assert "expected a point within 12 x 12" in (out / NAME).read_text()
+
+
+# ---- what a folder may hold ---------------------------------------------------------------------
+
+
+def listed(out: Path) -> dict[str, str]:
+    """What the list of failures says, by the name of the file."""
+    lines = map(json.loads, (out / NAME).read_text().splitlines())
+    return {Path(line["source"]).name: line["error"] for line in lines}
+
+
+def save(path: Path, **options: Any) -> None:
+    Image.fromarray(gray(3)[..., 0]).save(path, **options)
+
+
+def test_every_kind_of_picture_is_done_or_named(tmp_path: Path, capsys) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    photos.mkdir()
+    for name in ("a.JPG", "b.jfif", "c.jpe", "d.TIFF", "e.bmp", "f.gif", "g.pgm", "h.jp2", "i.tga"):
+        save(photos / name, format="JPEG" if name in ("b.jfif", "c.jpe") else None)
+    save(photos / "e.png")  # the result of e.bmp gets another name
+    save(photos / "scan", format="PNG")
+    save(photos / "scan.old", format="TIFF")
+    (photos / "notes.txt").write_text("BM and P5 1 2, no picture")
+    frames = [Image.fromarray(gray(n)[..., 0]) for n in (1, 2)]
+    save(photos / "j.apng", format="PNG", save_all=True, append_images=frames)
+    assert main(["colorize", str(photos), "-o", str(out), *QUICK]) == 1
+    written = {path.name for path in out.iterdir()} - {NAME}
+    assert written == {
+        *("a.JPG", "b.jfif", "c.jpe", "d.TIFF", "e.bmp.png", "e.png", "f.gif"),
+        *("g.png", "h.png", "i.png"),
+    }
+    for name in written:
+        assert read_image(out / name).pixels.std(axis=2).max() > 0
+    assert listed(out) == {
+        "scan": "a PNG by its content, but not by its name",
+        "scan.old": "a TIFF by its content, but not by its name",
+        "j.apng": f"{photos / 'j.apng'}: an animated PNG: save it as an animated WebP or GIF",
+    }
+    said = capsys.readouterr().err
+    assert f"left out: {photos / 'scan'}: a PNG by its content, but not by its name" in said
+    assert "10 of 11 pictures done, 1 failed, 2 left out" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
+def test_one_bad_entry_never_ends_a_folder(tmp_path: Path, monkeypatch) -> None:
+    photos, out = make(tmp_path / "in", 5), tmp_path / "out"
+    (photos / "broken.jpg").symlink_to("nowhere")
+    (photos / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "locked").mkdir()
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "locked":  # as for everybody but root
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert main(["colorize", str(photos), "-o", str(out), *QUICK]) == 1
+    assert len(list(out.rglob("*.png"))) == 5
+    assert listed(out) == {
+        "broken.jpg": "a broken link",
+        "zero.png": "not a regular file",
+        "pipe.jpg": "not a regular file",
+        "locked": "Permission denied",
+    }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_links_to_folders_are_followed_and_loops_seen_once(tmp_path: Path) -> None:
+    photos = make(tmp_path / "in", 5)  # four, and one below
+    elsewhere = make(tmp_path / "elsewhere", 2)
+    (photos / "a").symlink_to(elsewhere)
+    (photos / "again").symlink_to(elsewhere)
+    (photos / "aa").symlink_to(photos / "below")  # the real one goes first
+    (photos / "below" / "loop").symlink_to(photos)
+    jobs = plan([photos], tmp_path / "out")
+    names = [str(job.source.relative_to(photos)) for job in jobs]
+    assert names == [
+        *("0000.png", "0001.png", "0002.png", "0003.png", "below/0004.png"),
+        *("a/0000.png", "a/0001.png"),
+    ]
+
+
+def test_a_picture_that_vanishes_fails_alone(tmp_path: Path) -> None:
+    photos = make(tmp_path / "in", 3)
+    jobs = plan([photos], tmp_path / "out")
+    (photos / "0001.png").unlink()
+    assert len(plan([*photos.iterdir()], tmp_path / "out")) == 2
+    colorizer = Colorizer(device="cpu", precision="fp32")
+    options = {"n_anchors": 2, "variants": 1, "seed": 0, "working_size": 32}
+    steps = Colorizing(colorizer, ByNetwork(colorizer, options), options, len(jobs))
+    pipeline.run(jobs, steps, steps.limits())
+    assert steps.failed == 1
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_what_appears_during_a_run_is_not_replaced(tmp_path: Path) -> None:
+    photos, out = make(tmp_path / "in", 2), tmp_path / "out"
+    jobs = plan([photos], out)
+    out.mkdir()
+    (out / "0001.png").write_bytes(b"mine")
+    colorizer = Colorizer(device="cpu", precision="fp32")
+    options = {"n_anchors": 2, "variants": 1, "seed": 0, "working_size": 32}
+    for replace in (False, True):
+        steps = Colorizing(
+            colorizer, ByNetwork(colorizer, options), options, 2, writing=Writing(replace=replace)
+        )
+        pipeline.run(jobs[1:], steps, steps.limits())
+        assert steps.failed == (not replace)
+        assert ((out / "0001.png").read_bytes() == b"mine") == (not replace)
+    assert [path.name for path in out.iterdir()] == ["0001.png"]
+
+
+def test_a_name_is_given_only_to_what_is_on_the_disk(tmp_path: Path, monkeypatch) -> None:
+    done: list[str] = []
+    real = {name: getattr(os, name) for name in ("fsync", "replace", "link")}
+    for name, call in real.items():
+        monkeypatch.setattr(os, name, lambda *a, n=name, c=call: (done.append(n), c(*a))[1])
+    for replace in (True, False):
+        with whole_file(tmp_path / f"{replace}.txt", replace) as partial:
+            partial.write_text("whole")
+    assert done == ["fsync", "replace", "fsync", "fsync", "link", "fsync"]
+
+
+def test_names_do_not_reach_the_terminal_raw(tmp_path: Path, capsys) -> None:
+    photos = make(tmp_path / "in", 1)
+    (photos / "0000.png").rename(photos / "a\x1b[2Jb\nc\u202ed.png")
+    (photos / "\x1b]0;x.png").write_bytes(b"no picture")
+    assert main(["colorize", str(photos), "-o", str(tmp_path / "out"), *QUICK]) == 1
+    said = capsys.readouterr().err
+    assert not {"\x1b", "\u202e"} & set(said)
+    assert r"a\x1b[2Jb\nc\u202ed.png" in said
+
+
+# ---- animations, standard input and output, formats ---------------------------------------------
+
+
+def test_frames_of_an_animation_are_coloured_as_those_of_a_film(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.roll(gray(1, 48, 64)[..., 0], n, axis=1)) for n in range(4)]
+    times = [100, 250, 70, 40]
+    source, target = tmp_path / "a.webp", tmp_path / "b.webp"
+    options = {"duration": times, "loop": 3, "lossless": True}
+    frames[0].save(source, save_all=True, append_images=frames[1:], **options)
+    assert main(["colorize", str(source), "-o", str(target), *QUICK]) == 0
+    pages = read_pages(target)
+    assert (pages.times, pages.loops) == ((100, 250, 70, 40), 3)
+    colorizer = Colorizer(device="cpu", precision="fp32")
+    tracker = Tracker(colorizer.engine, 8, working_size=32)
+    given = [read.pixels for read in read_pages(source).pictures]
+    expected = tracker.colorize(torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in given]))
+    for picture, frame in zip(pages.pictures, expected, strict=True):
+        difference = picture.pixels.astype(int) - frame.permute(1, 2, 0).numpy()
+        assert np.abs(difference).mean() < 8  # WebP is lossy
+
+
+def test_every_page_of_a_tiff(tmp_path: Path) -> None:
+    pages = Pages(tuple(Picture(gray(n, 24 + 8 * n)) for n in range(3)))
+    write_pages(tmp_path / "a.tif", pages)
+    assert main(["colorize", str(tmp_path / "a.tif"), "-o", str(tmp_path / "b.tif"), *QUICK]) == 0
+    colorizer = Colorizer(device="cpu", precision="fp32")
+    for given, made in zip(pages.pictures, read_pages(tmp_path / "b.tif").pictures, strict=True):
+        image = torch.from_numpy(given.pixels).permute(2, 0, 1)
+        expected = colorizer.colorize(image, working_size=32).permute(1, 2, 0)
+        assert (made.pixels == expected.numpy()).all()
+
+
+@pytest.mark.parametrize(("form", "options"), [("JPEG", []), ("PNG", ["--format", "png"])])
+def test_bytes_in_bytes_out(tmp_path: Path, form: str, options: list[str]) -> None:
+    """With standard error closed, too."""
+    save(tmp_path / "a.jpg")
+    command = [sys.executable, "-m", "disco_fast.cli", "colorize", "-", "-o", "-"]
+    shell = 'exec "$@" 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *command, *options, *QUICK],
+        input=(tmp_path / "a.jpg").read_bytes(),
+        stdout=subprocess.PIPE,
+        cwd=tempfile.gettempdir(),
+    )
+    assert done.returncode == 0
+    written = Image.open(io.BytesIO(done.stdout))
+    assert (written.format, written.size) == (form, (36, 24))
+
+
+def test_streams_that_make_no_sense_are_refused(tmp_path: Path, capsys) -> None:
+    photos = make(tmp_path / "in", 2)
+    one = str(photos / "0000.png")
+    for arguments, reason in [
+        (["-", "-o", str(tmp_path / "out")], "-: standard input has no name"),
+        (["-", one, "-o", str(tmp_path / "out")], "-: standard input has no name"),
+        ([str(photos), "-o", "-"], "- is one file"),
+        ([one, "-o", "-", "--variants", "2"], "--variants: expected 1 on standard output"),
+        ([one, "-o", str(tmp_path / "a.png"), "--format", "jpg"], "--format: expected none"),
+    ]:
+        assert main(["colorize", *arguments, *QUICK]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_format_and_quality_of_a_folder(tmp_path: Path) -> None:
+    photos, out = make(tmp_path / "in", 2), tmp_path / "out"
+    save(photos / "a.jpeg")
+    sizes = []
+    for quality in ("20", "95"):
+        options = ["--format", "jpg", "--quality", quality, "--overwrite"]
+        assert main(["colorize", str(photos), "-o", str(out), *options, *QUICK]) == 0
+        assert sorted(p.name for p in out.iterdir()) == ["0000.jpg", "0001.jpg", "a.jpeg"]
+        sizes.append(sum(path.stat().st_size for path in out.iterdir()))
+    assert sizes[0] < 0.9 * sizes[1]
+
+
+def test_the_mark_can_be_left_out(tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg")
+    for options in ([], ["--no-mark"]):
+        target = tmp_path / f"{len(options)}.jpg"
+        assert main(["colorize", str(tmp_path / "a.jpg"), "-o", str(target), *options, *QUICK]) == 0
+        assert (SOURCE_TYPE.encode() in target.read_bytes()) == (not options)
+
+
+def test_too_many_pixels_for_the_command(tmp_path: Path, capsys) -> None:
+    photos, out = make(tmp_path / "in", 1), tmp_path / "out"
+    options = ["--max-megapixels", "0.0005", *QUICK]
+    assert main(["colorize", str(photos), "-o", str(out), *options]) == 1
+    assert "0000.png: 36 x 24 pixels are 0 megapixels; at most 0.0005" in capsys.readouterr().err

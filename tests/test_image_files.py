@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 
-from disco_fast.image_files import SUFFIXES, ImageFileError, Picture, read_image, write_image
+from disco_fast.image_files import ImageFileError, Picture, read_image, write_image
 
 HEIGHT, WIDTH = 12, 17
 
@@ -143,7 +143,7 @@ class TestAgainstPillow:
         self.image.fromarray(pixels).save(path, **options)
 
     @pytest.mark.parametrize("orientation", range(10))
-    @pytest.mark.parametrize("suffix", SUFFIXES)
+    @pytest.mark.parametrize("suffix", [".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"])
     def test_orientation(self, tmp_path, suffix, orientation):
         ramp = np.arange(HEIGHT)[:, None, None] * 9 + np.arange(WIDTH)[:, None] * 5
         pixels = (ramp + np.array([0, 20, 60])).astype(np.uint8)
@@ -156,7 +156,7 @@ class TestAgainstPillow:
         read = read_image(path).pixels
         assert read.shape == expected.shape
         # The two JPEG decoders round differently; a wrong turn is tens of greys away.
-        assert np.abs(read - expected).max() <= (4 if suffix in (".jpg", ".jpeg") else 0)
+        assert np.abs(read - expected).max() <= (4 if suffix in (".jpg", ".jfif") else 0)
 
     @pytest.mark.parametrize("suffix", [".png", ".webp"])
     def test_alpha_turns_with_the_picture(self, tmp_path, rng, suffix):
@@ -199,9 +199,12 @@ class TestAgainstPillow:
         first.save(tmp_path / name, save_all=True, append_images=[second], **lossless)
         assert (read_image(tmp_path / name).pixels == np.asarray(first)).all()
 
-    def test_transparent_shade_of_a_grey_png_is_refused(self, tmp_path, rng):
-        self.save(tmp_path / "a.png", noise(rng, 1)[..., 0], transparency=3)
-        refused(tmp_path / "a.png", "one transparent shade")
+    def test_transparent_shade_of_a_grey_png(self, tmp_path, rng):
+        grey = noise(rng, 1)[..., 0] // 16
+        self.save(tmp_path / "a.png", grey, transparency=3)
+        picture = read_image(tmp_path / "a.png")
+        assert (picture.pixels[..., 0] == grey).all()
+        assert ((picture.alpha == 0) == (grey == 3)).all()
 
     @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
     def test_cut_short(self, tmp_path, rng, suffix):
@@ -251,12 +254,9 @@ def test_tiff_whose_white_is_zero(tmp_path, rng):
 @pytest.mark.parametrize(
     ("channels", "dtype", "model", "extra", "reason"),
     [
-        (1, np.uint16, 0, None, "white is zero"),
-        (1, np.float32, 1, None, "its samples are float32"),
-        (1, np.int16, 1, None, "its samples are"),
-        (2, np.uint8, 1, 2, "2 samples a pixel"),
-        (4, np.uint8, 2, 1, "multiplied by its alpha"),
-        (4, np.uint8, 5, None, "colour model 5"),
+        (1, np.float32, 1, None, "its samples are float"),
+        (1, np.int16, 1, None, "its samples are short"),
+        (5, np.uint8, 2, 2, "5 samples a pixel"),
     ],
 )
 def test_tiffs_that_would_be_misread_are_refused(
@@ -286,13 +286,13 @@ def test_other_files_are_refused(tmp_path, content, reason):
     refused(tmp_path / "a.png", reason)
 
 
-def test_picture_too_large_for_opencv_is_refused(tmp_path):
+def test_a_picture_that_is_too_large_is_refused_by_its_header(tmp_path):
     header = png(np.zeros((1, 1, 3), np.uint8), 2)
     size = struct.pack(">II", 100_000, 100_000)
     content = header[:16] + size + header[24:29]
     checksum = struct.pack(">I", zlib.crc32(content[12:]))
     (tmp_path / "a.png").write_bytes(content + checksum + header[33:])
-    refused(tmp_path / "a.png", "refuses to decode it")
+    refused(tmp_path / "a.png", "100000 x 100000 pixels are 10000 megapixels; at most 250 are read")
 
 
 def test_absent_file_and_folder(tmp_path):
@@ -315,7 +315,7 @@ def test_damaged_exif_is_no_orientation(tmp_path, cut):
 
 
 def test_other_suffixes_are_not_written(tmp_path, rng):
-    for name in ("a.bmp", "a", "a.gif"):
+    for name in ("a.bmp", "a", "a.heic"):
         with pytest.raises(ImageFileError, match="pictures are written as"):
             write_image(tmp_path / name, Picture(noise(rng, 3)))
     assert not list(tmp_path.iterdir())

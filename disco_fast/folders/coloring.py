@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..analysis import Analysis, GivenAnchor
 from ..colorizer import Colorizer
 
-Coloring: TypeAlias = Callable[[list[Tensor]], list[Tensor]]
-"""From the pictures of a batch to their results, as of `Colorizer.colorize_all`."""
+
+class Coloring(ABC):
+    """From pictures to their results."""
+
+    @abstractmethod
+    def __call__(self, images: list[Tensor]) -> list[Tensor]:
+        """Results of the pictures of a batch, as of `Colorizer.colorize_all`."""
+
+    def animation(self, frames: list[Tensor]) -> list[Tensor]:
+        """Results of the frames of one animation."""
+        return [result for frame in frames for result in self([frame])]
 
 
-class ByNetwork:
+class ByNetwork(Coloring):
     """The network's own anchors and colours.
 
     Args:
@@ -30,8 +39,26 @@ class ByNetwork:
         """See `Colorizer.colorize_all`."""
         return self._colorizer.colorize_all(images, **self._options)
 
+    def animation(self, frames: list[Tensor]) -> list[Tensor]:
+        """One variant follows its anchors from frame to frame, as in a film."""
+        if self._options["variants"] > 1:
+            return super().animation(frames)
+        from ..video.tracking import Tracker  # needs OpenCV
 
-class _OneByOne(ABC):
+        names = ("seed", "working_size")
+        options = {name: self._options[name] for name in names}
+        count = self._options["n_anchors"]
+        if not isinstance(count, int):
+            count = len(self._colorizer.analyze(frames[0], n_anchors=count, **options).anchors)
+        tracker = Tracker(self._colorizer.engine, count, **options)
+        at_once = tracker.at_once(*frames[0].shape[1:])
+        colored: list[Tensor] = []
+        for start in range(0, len(frames), at_once):
+            colored += tracker.colorize(torch.stack(frames[start : start + at_once]))
+        return colored
+
+
+class _OneByOne(Coloring):
     def __init__(self, colorizer: Colorizer, options: dict[str, Any]):
         names = ("n_anchors", "seed", "working_size", "vividness")
         self._colorizer, self._options = colorizer, {name: options[name] for name in names}

@@ -3,36 +3,70 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import math
 from pathlib import Path
 from typing import Any
-
-import cv2
 
 from .. import pipeline
 from ..anchors import from_json
 from ..colorizer import MOST_VARIANTS, Colorizer, check_settings
 from ..console import DONE, FAILED, UsageError, reason, say
 from ..files import remove_stale, whole_file
+from ..image_bounds import MEGAPIXELS
 from ..image_files import SUFFIXES, read_image, to_tensor
 from ..memory import keep_memory
 from ..options import add_network_options, add_picture_options, open_colorizer
 from .coloring import ByAnchors, ByNetwork, ByReference, Coloring
 from .failures import Failures
-from .plan import folder_of, plan
-from .steps import Colorizing
+from .plan import STREAM, Job, folder_of, plan
+from .steps import Colorizing, Writing
+
+_FORMATS = ("jpg", "png", "tif", "webp", "avif")
+_NAMED_AT_MOST = 20  # of what is left out; the list of failures has all
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of ``disco-fast colorize``."""
     add = command.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="a picture file, or a folder of them")
+    add(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="a picture file, a folder of them, or - for standard input",
+    )
     add(
         *("-o", "--output"),
         required=True,
         type=Path,
         metavar="OUT",
         help="the file to write, if PATH is one file and this has a suffix of pictures "
-        f"({' '.join(SUFFIXES)}); otherwise the folder to write to",
+        f"({' '.join(SUFFIXES)}); otherwise the folder to write to; - for standard output",
+    )
+    add(
+        "--format",
+        choices=_FORMATS,
+        help="of what is written to a folder or to standard output; default: that of the input,"
+        " or png where it is none of these",
+    )
+    add(
+        "--quality",
+        type=_percent,
+        metavar="Q",
+        help="of JPEG, WebP and AVIF, 1 to 100; default 95, of AVIF 85",
+    )
+    add(
+        "--no-mark",
+        action="store_true",
+        help="do not say in the metadata that the colours were made by an algorithm, and by which",
+    )
+    add(
+        "--max-megapixels",
+        type=_megapixels,
+        default=MEGAPIXELS,
+        metavar="N",
+        help="refuse pictures that are larger, all pages of a file together; default %(default)g",
     )
     existing = command.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -81,10 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     keep_memory()
     options, text = _options(arguments)
-    jobs = plan(
-        arguments.paths, arguments.output, options["variants"], arguments.overwrite,
-        arguments.skip_existing,
-    )  # fmt: skip
+    left_out: list[tuple[Path, str]] = []
+    jobs = _plan(arguments, options["variants"], left_out)
     skipped = sum(not job.targets for job in jobs)
     jobs = [job for job in jobs if job.targets]
     if skipped:
@@ -93,16 +125,67 @@ def run(arguments: argparse.Namespace) -> int:
     coloring = _coloring(arguments, colorizer, options, text)
     for folder in {target.parent for job in jobs for target in job.targets}:
         remove_stale(folder)
-    # A damaged file is reported below, once; OpenCV would also describe it at length.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # A damaged file is reported below, once; libvips would also describe it at length.
+    logging.getLogger("pyvips").setLevel(logging.CRITICAL)
     folder_out = folder_of(arguments.paths, arguments.output)
     failures = Failures(folder_out) if folder_out else None
-    steps = Colorizing(colorizer, coloring, options, len(jobs), failures)
+    steps = Colorizing(colorizer, coloring, options, len(jobs), failures, _writing(arguments))
     pipeline.run(jobs, steps, steps.limits())
-    say(f"{len(jobs) - steps.failed} of {len(jobs)} pictures done, {steps.failed} failed")
-    if steps.failed and failures:
+    for path, why in left_out:
+        if failures:
+            failures.add(path, why)
+    for path, why in left_out[:_NAMED_AT_MOST]:
+        say(f"left out: {path}: {why}")
+    also = f", {len(left_out)} left out" if left_out else ""
+    say(f"{len(jobs) - steps.failed} of {len(jobs)} pictures done, {steps.failed} failed{also}")
+    if failures and (steps.failed or left_out):
         say(f"which, and why: {failures.path}")
-    return FAILED if steps.failed else DONE
+    return FAILED if steps.failed or left_out else DONE
+
+
+def _plan(
+    arguments: argparse.Namespace, variants: int, left_out: list[tuple[Path, str]]
+) -> list[Job]:
+    out, suffix = arguments.output, arguments.format and f".{arguments.format}"
+    if suffix and out != STREAM and folder_of(arguments.paths, out) is None:
+        raise UsageError(f"--format: expected none with a file to write, whose name has it: {out}")
+    try:
+        return plan(
+            arguments.paths,
+            out,
+            variants,
+            arguments.overwrite,
+            arguments.skip_existing,
+            suffix,
+            lambda path, why: left_out.append((path, why)),
+        )
+    except UsageError as error:
+        also = "".join(f"; left out: {path} ({why})" for path, why in left_out[:_NAMED_AT_MOST])
+        raise UsageError(f"{error}{also}") from error
+
+
+def _writing(arguments: argparse.Namespace) -> Writing:
+    return Writing(
+        arguments.format and f".{arguments.format}",
+        arguments.quality,
+        not arguments.no_mark,
+        arguments.overwrite,
+        arguments.max_megapixels,
+    )
+
+
+def _percent(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"expected 1..100, got {number}")
+    return number
+
+
+def _megapixels(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
+    return number
 
 
 def _options(arguments: argparse.Namespace) -> tuple[dict[str, Any], str | None]:
@@ -153,7 +236,7 @@ def _coloring(
     if arguments.reference is None:
         return ByNetwork(colorizer, options)
     try:
-        pixels = read_image(arguments.reference).pixels
+        pixels = read_image(arguments.reference, arguments.max_megapixels).pixels
         return ByReference(colorizer, options, to_tensor(pixels))
     except (OSError, ValueError) as error:
         raise UsageError(f"--reference: {reason(error)}") from error
@@ -196,7 +279,7 @@ def run_anchors(arguments: argparse.Namespace) -> int:
     if target is None:
         print(text, end="")
     else:
-        with whole_file(target) as partial:
+        with whole_file(target, replace=arguments.overwrite) as partial:
             partial.write_text(text)
         say(f"{target} is written")
     return DONE

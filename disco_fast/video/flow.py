@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+
+from ..opencv import opencv
 
 _ALIKE = 4.0  # of L, 0-100: a difference that noise and changing light make
 _OTHER = 12.0  # a difference that they do not make
@@ -38,6 +39,7 @@ def motion(before: np.ndarray, now: np.ndarray) -> Motion:
         before: (H, W) fp32, L 0-100.
         now: likewise, of the same size.
     """
+    cv2 = opencv("optical flow")
     finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = finder.calc(_bytes(now), _bytes(before), None)  # type: ignore[call-overload]
     y, x = np.indices(now.shape, np.float32)
@@ -51,6 +53,7 @@ def motion(before: np.ndarray, now: np.ndarray) -> Motion:
 
 
 def _carried(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
+    cv2 = opencv("optical flow")
     x, y = places[..., 0], places[..., 1]
     return cv2.remap(pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
