@@ -40,8 +40,9 @@ def say(message: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    """The first line with words of what an error says, or its kind where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 def positive(text: str) -> int:
