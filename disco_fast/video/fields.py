@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 _SMALLEST = (3, 4)  # width and height that the filter can do
 
 
@@ -55,6 +57,15 @@ class _Chain:
             if base is not None:
                 frame.time_base = base
             yield frame
+
+
+def top_first(frame: Any) -> bool:
+    """Whether the upper lines of a frame of two fields are the earlier."""
+    fields = graph(frame, ("separatefields", ""))
+    fields.vpush(frame)
+    first = next(pulled(fields)).to_ndarray(format="gray")
+    whole = frame.to_ndarray(format="gray")
+    return np.array_equal(first, whole[: 2 * len(first) : 2])
 
 
 def graph(frame: Any, *filters: tuple[str, str]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .fields import deinterlaced
+from .fields import deinterlaced, top_first
 from .hdr import TRANSFERS, tone_mapped
 from .upright import Orientation, orientation
 
@@ -19,7 +19,6 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _MOST_PIXELS = 1 << 26  # of a frame; twice what 8K has
 _MOST_STREAMS = 100
 _COVERS = ("attached_pic", "timed_thumbnails", "still_image")
-_BOTTOM_FIRST = (3, 4)  # of FFmpeg's field orders, as shown; unknown is most often top first
 
 
 class FilmError(ValueError):
@@ -222,7 +221,7 @@ def _read(container: Any, path: Path) -> tuple[Facts, Orientation]:
         depth=max(part.bits for part in first.format.components),
         hdr=TRANSFERS.get(first.color_trc, ""),
         interlaced=first.interlaced_frame,
-        top_first=context.field_order not in _BOTTOM_FIRST,
+        top_first=first.interlaced_frame and top_first(first),
     )
     return facts, turn
 

@@ -25,6 +25,11 @@ _PLAIN_TAGS = {
     *("network", "keywords", "disc", "location", "creation_time", "encoder", "encoded_by"),
 }
 """Tags that MP4 has a place for; any others go into QuickTime's list of keys."""
+_QUICKTIME = {
+    **{"deu": "ger", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice", "zho": "chi"},
+    **{"sqi": "alb", "mkd": "mac", "hye": "arm", "kat": "geo"},
+}
+"""Languages that QuickTime's table has under another code."""
 
 
 class Part(NamedTuple):
@@ -123,6 +128,8 @@ def join(
         copies = {s.index: output.add_stream_from_template(s) for s in _copied(container)}
         for index, copy in copies.items():
             _tell(copy, container.streams[index])
+            if kind != "matroska":
+                copy.metadata.update(_of_quicktime(copy.metadata, kind))
         for attachment in _attachments(container, kind):
             output.add_stream_from_template(attachment)
         output.start_encoding()
@@ -186,6 +193,14 @@ def _tell(copy: Any, stream: Any) -> None:
     kept = {k: v for k, v in stream.metadata.items() if not k.upper().startswith(_STATISTICS)}
     copy.metadata.update(kept)
     copy.disposition = stream.disposition
+
+
+def _of_quicktime(tags: dict[str, str], kind: str) -> dict[str, str]:
+    """What QuickTime and MP4 call a stream's title and language."""
+    own = {"handler_name": tags["title"]} if "title" in tags else {}
+    if kind == "mov" and tags.get("language") in _QUICKTIME:
+        own["language"] = _QUICKTIME[tags["language"]]
+    return own
 
 
 def _copied(container: Any) -> list[Any]:
