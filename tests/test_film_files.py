@@ -177,13 +177,24 @@ def cover_first(path: Path, frames: np.ndarray) -> Path:
     return path
 
 
-def test_a_cover_is_not_the_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cover_that_cannot_be_kept_is_named(tmp_path: Path, capsys) -> None:
+    source = cover_first(tmp_path / "in.mp4", pan("china", 3, 48, 64))
+    assert len(list(film.frames(colorized(source, tmp_path / "out.mov")))) == 3
+    assert "left out: stream 0 (cover)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_cover_is_not_the_film_and_is_kept(suffix: str, tmp_path: Path) -> None:
     source = cover_first(tmp_path / "in.mp4", pan("china", 6, 48, 64))
     with av.open(str(source)) as container:
         assert container.streams.video[0].codec_context.name == "mjpeg"
-    target = colorized(source, tmp_path / "out.mp4")
-    assert lightness(target).shape == (6, 48, 64)
-    assert "left out: stream 0 (cover)" in capsys.readouterr().err
+    target = colorized(source, tmp_path / f"out{suffix}")
+    with av.open(str(target)) as container:
+        covers = [s for s in container.streams.video if film.is_cover(s)]
+        (cover,) = [bytes(p) for p in container.demux(covers) if p.size]
+    with av.open(str(source)) as container:
+        assert cover == bytes(next(container.demux(container.streams.video[0])))
+    assert len(list(film.frames(target))) == 6
 
 
 # ---- fields, orientation, sizes -----------------------------------------------------------------

@@ -15,6 +15,7 @@ from .coding import Coding, add_film
 from .film import FORMATS, Facts, FilmError, film_stream, is_cover, need_av, opened
 
 _COPIED = ("audio", "subtitle")
+_COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 _BIT_EXACT = 1 << 10  # the same film gives the same file: no random numbers in it
 # Of the encoder's film, not of this one; some programs write them as tags.
 _STATISTICS = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS", "ENCODER", "SOURCE_ID")
@@ -107,10 +108,8 @@ def join(
     av = need_av()
     with ExitStack() as stack:
         container = stack.enter_context(opened(source))
-        tags = {k: v for k, v in container.metadata.items() if k not in _OF_FORMAT}
-        options = {}
-        if kind in ("mp4", "mov") and not {tag.lower() for tag in tags} <= _PLAIN_TAGS:
-            options = {"movflags": "use_metadata_tags"}
+        tags = _tags(container)
+        options = {"movflags": "use_metadata_tags"} if _needs_keys(tags, kind) else {}
         output = stack.enter_context(
             av.open(
                 str(target),
@@ -125,14 +124,26 @@ def join(
         output.set_chapters(container.chapters())
         video = add_film(output, facts, coding)  # encodes nothing: heads are alike
         _tell(video, film_stream(container, source))
+        beside: list[tuple[Any, Any]] = []
         copies = {s.index: output.add_stream_from_template(s) for s in _copied(container)}
         for index, copy in copies.items():
             _tell(copy, container.streams[index])
             if kind != "matroska":
                 copy.metadata.update(_of_quicktime(copy.metadata, kind))
+        for cover in _covers(container, kind):
+            content = _content(source, cover.index)
+            if kind == "matroska":
+                output.add_attachment(*_COVERS[cover.codec_context.name], content)
+            else:
+                copy = output.add_stream_from_template(cover, opaque=True)
+                copy.disposition = cover.disposition
+                beside.append((av.Packet(content), copy))
         for attachment in _attachments(container, kind):
             output.add_stream_from_template(attachment)
         output.start_encoding()
+        for packet, copy in beside:
+            packet.stream, packet.pts, packet.dts, packet.is_keyframe = copy, 0, 0, True
+            output.mux(packet)
 
         def pictures() -> Iterator[tuple[Any, Any]]:
             for packet in _pictures(parts, facts):
@@ -207,6 +218,29 @@ def _copied(container: Any) -> list[Any]:
     return [s for s in container.streams if s.type in _COPIED and s.codec_context is not None]
 
 
+def _tags(container: Any) -> dict[str, str]:
+    return {k: v for k, v in container.metadata.items() if k not in _OF_FORMAT}
+
+
+def _needs_keys(tags: dict[str, str], kind: str) -> bool:
+    """Whether tags must go into QuickTime's list of keys."""
+    return kind != "matroska" and not {tag.lower() for tag in tags} <= _PLAIN_TAGS
+
+
+def _covers(container: Any, kind: str) -> list[Any]:
+    """Covers that can be kept: not in QuickTime, nor beside its keys."""
+    if kind == "mov" or _needs_keys(_tags(container), kind):
+        return []
+    found = (s for s in container.streams.video if s.codec_context is not None and is_cover(s))
+    return [stream for stream in found if stream.codec_context.name in _COVERS]
+
+
+def _content(source: Path, index: int) -> bytes:
+    """The first packet of a stream."""
+    with opened(source) as container:
+        return next(bytes(p) for p in container.demux(container.streams[index]) if p.size)
+
+
 def _attachments(container: Any, kind: str) -> list[Any]:
     if kind != "matroska":
         return []
@@ -214,7 +248,8 @@ def _attachments(container: Any, kind: str) -> list[Any]:
 
 
 def _left_out(container: Any, source: Path, kind: str) -> list[Any]:
-    kept = [film_stream(container, source), *_copied(container), *_attachments(container, kind)]
+    kept = [film_stream(container, source), *_copied(container)]
+    kept += [*_covers(container, kind), *_attachments(container, kind)]
     indices = {stream.index for stream in kept}
     return [stream for stream in container.streams if stream.index not in indices]
 
