@@ -16,7 +16,16 @@ import torch
 from . import __version__, _library
 from .checkpoints import load_checkpoint, save_checkpoint
 from .colorizer import Colorizer
-from .console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, reason, say
+from .console import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    UsageError,
+    reason,
+    say,
+    second_interrupt_ends,
+)
 from .download import OFFICIAL, cache_folder, download, file_sha256
 from .engine import precision
 from .evaluate import command as evaluate
@@ -41,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with second_interrupt_ends():
+            return arguments.run(arguments)
     except UsageError as error:
         say(str(error))
         return USAGE

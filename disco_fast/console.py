@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: all done, some of it failed, nothing was begun, Ctrl-C."""
@@ -61,8 +66,33 @@ def _print(text: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return str(error).partition("\n")[0] or type(error).__name__
+    """The first line with words of what an error says, or its kind where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
+@contextmanager
+def second_interrupt_ends() -> Iterator[None]:
+    """A second Ctrl-C ends the process at once, while the first is still being seen to.
+
+    What is left then is what a kill leaves. Where Ctrl-C is ignored or handled by somebody else, as
+    in a thread or by `nohup`, nothing changes.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is first:  # after an interrupt the process is ending
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def positive(text: str) -> int:

@@ -1,11 +1,9 @@
-"""Films in and out of files, by PyAV: frames with their times, and whatever else a file holds."""
+"""Films out of files, by PyAV: frames upright, with their times, and what is known of them."""
 
 from __future__ import annotations
 
-import heapq
-import io
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -13,10 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .fields import deinterlaced, top_first
+from .hdr import TRANSFERS, tone_mapped
+from .upright import Orientation, orientation
+
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_PARTS = "nut"  # keeps any time base exactly, which Matroska does not
-_ENCODER = "libx264"
-_COPIED = ("audio", "subtitle")
+_MOST_PIXELS = 1 << 26  # of a frame; twice what 8K has
+_MOST_STREAMS = 100
+_COVERS = ("attached_pic", "timed_thumbnails", "still_image")
 
 
 class FilmError(ValueError):
@@ -43,23 +45,29 @@ class Frame(NamedTuple):
     """A picture of a film.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) RGB, uint8, or uint16 of the full range where the film has more bits.
         time: in units of the film's time base.
+        duration: likewise; 0 if the film does not say.
     """
 
     pixels: np.ndarray
     time: int
+    duration: int = 0
 
 
 class Facts(NamedTuple):
     """What must be known of a film to write another like it.
 
     Attributes:
-        width, height: in pixels, as stored.
+        width, height: in pixels, upright.
         time_base: seconds of a unit of time.
         rate: frames a second, on average.
         frames: how many it says that it has, or should have by its duration; 0 if neither is known.
-        aspect: width of a pixel over its height.
+        aspect: width of a pixel over its height, upright.
+        depth: bits of a sample.
+        hdr: "PQ", "HLG", or empty for a film of ordinary range.
+        interlaced: whether frames are of two fields.
+        top_first: of those, whether the upper lines are the earlier.
     """
 
     width: int
@@ -68,177 +76,199 @@ class Facts(NamedTuple):
     rate: Fraction
     frames: int
     aspect: Fraction
+    depth: int = 8
+    hdr: str = ""
+    interlaced: bool = False
+    top_first: bool = True
+
+    @property
+    def step(self) -> int:
+        """Units of time of an average frame, at least 1."""
+        return max(1, round(1 / (self.rate * self.time_base)))
+
+
+@dataclass
+class Losses:
+    """What of a film could not be read.
+
+    Attributes:
+        packets: damaged ones, each of which costs its frames.
+    """
+
+    packets: int = 0
 
 
 def look(path: Path) -> Facts:
     """The facts of a film.
 
     Raises:
-        FilmError: there is none in the file.
+        FilmError: there is none in the file, no frame of it can be decoded, or it is larger than
+            any film.
     """
-    with _opened(path) as container:
-        stream = _video(container, path)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        frames = stream.frames
-        if not frames and container.duration:
-            frames = round(container.duration / 1_000_000 * rate)
-        return Facts(
-            stream.codec_context.width,
-            stream.codec_context.height,
-            stream.time_base,
-            rate,
-            frames,
-            stream.sample_aspect_ratio or Fraction(1),
-        )
+    with opened(path) as container:
+        return _read(container, path)[0]
 
 
-def frames(path: Path, skip: int = 0) -> Iterator[Frame]:
+def frames(
+    path: Path, skip: int = 0, keep_interlaced: bool = False, losses: Losses | None = None
+) -> Iterator[Frame]:
     """The frames of a film in the order they are shown, from number `skip` on.
 
-    Times rise from frame to frame: one that is missing or does not is taken to be a unit later.
-    Frames of another size than the film's are resized. Frames that cannot be decoded are missing,
-    as in any player.
+    They are upright, deinterlaced, and of ordinary range: of a film in HDR the lightness alone,
+    tone-mapped. Times rise from frame to frame: one that is missing is taken to be an average frame
+    later, one that does not rise a unit. Frames of another size than the film's are resized. Frames
+    that cannot be decoded are missing, as in any player.
+
+    Args:
+        path: the film.
+        skip: how many frames to leave out at the beginning.
+        keep_interlaced: leave fields as they are.
+        losses: is told of what could not be read.
 
     Raises:
-        FilmError: there is no film in the file.
+        FilmError: as `look`.
     """
-    with _opened(path) as container:
-        stream = _video(container, path)
+    facts, turn = _facts_of(path)
+    names = ("height", "width") if turn.transposed else ("width", "height")
+    size = dict(zip(names, (facts.width, facts.height), strict=True))
+    with opened(path) as container:
+        stream = film_stream(container, path)
         stream.thread_type = "AUTO"
-        size = {"width": stream.codec_context.width, "height": stream.codec_context.height}
+        pictures = _decoded(container, stream, losses or Losses())
+        if not keep_interlaced:
+            pictures = deinterlaced(pictures)
         last: int | None = None
-        for number, frame in enumerate(container.decode(stream)):
-            time = frame.pts if frame.pts is not None else (-1 if last is None else last) + 1
-            if last is not None and time <= last:
-                time = last + 1
+        for number, picture in enumerate(pictures):
+            time = _next_time(picture.pts, last, facts.step)
             last = time
             if number >= skip:
-                yield Frame(frame.to_ndarray(format="rgb24", **size), time)
+                pixels = turn.applied(_rgb(picture, facts, size))
+                yield Frame(pixels, time, picture.duration or 0)
 
 
-def write_part(path: Path, facts: Facts, frames: Iterable[Frame], quality: int) -> None:
-    """Frames as a film of its own, which `join` puts together with others.
-
-    Args:
-        path: written to.
-        facts: of the whole film.
-        frames: RGB of the film's size.
-        quality: the constant rate factor of H.264, 0 to 51, the lower the better.
-    """
-    av = need_av()
-    with av.open(str(path), "w", format=_PARTS) as container:
-        stream = _add_video(container, facts, quality)
-        for pixels, time in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(
-                format=stream.pix_fmt,
-                dst_colorspace=av.video.reformatter.Colorspace.ITU709,
-                dst_color_range=av.video.reformatter.ColorRange.MPEG,
-            )
-            frame.pts, frame.time_base = time, facts.time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def check_target(source: Path, target: Path) -> None:
-    """Refuse a target that could not be written.
+def opened(path: Path) -> Any:
+    """A film's file, open to read.
 
     Raises:
-        FilmError: its suffix is unknown, or that kind of file cannot hold a stream of the source.
+        FilmError: it is none.
     """
-    av = need_av()
-    if target.suffix.lower() not in FORMATS:
-        raise FilmError(f"{target}: films are written as {' '.join(FORMATS)}")
-    kind = FORMATS[target.suffix.lower()]
-    facts = look(source)
-    with _opened(source) as container:
-        streams = _copied(container)
-        for stream in streams:
-            try:
-                trial = av.open(io.BytesIO(), "w", format=kind)
-                _add_video(trial, facts, 20)
-                trial.add_stream_from_template(stream)
-                trial.start_encoding()
-            except (ValueError, av.FFmpegError) as error:
-                name = stream.codec_context.name if stream.codec_context else "unknown"
-                raise FilmError(
-                    f"{target}: a {kind} file cannot hold the {stream.type} of {source}, which is"
-                    f" {name}; .mkv holds most ({error})"
-                ) from None
-
-
-def join(source: Path, parts: Sequence[Path], quality: int, target: Path, kind: str) -> None:
-    """Write a film of parts, with sound and subtitles of the source as they are.
-
-    Args:
-        source: the film that the parts were made from.
-        parts: of `write_part`, of one quality, in order, at least one.
-        quality: theirs.
-        target: written to.
-        kind: one of `FORMATS`.
-    """
-    av = need_av()
-    with ExitStack() as stack:
-        container = stack.enter_context(_opened(source))
-        output = stack.enter_context(av.open(str(target), "w", format=kind))
-        output.metadata.update(container.metadata)
-        video = _add_video(output, look(source), quality)  # encodes nothing: heads are alike
-        copies = {s.index: output.add_stream_from_template(s) for s in _copied(container)}
-        output.start_encoding()
-
-        def pictures() -> Iterator[tuple[Any, Any]]:
-            for part in parts:
-                with _opened(part) as opened:
-                    for packet in opened.demux(_video(opened, part)):
-                        if packet.dts is not None:
-                            yield packet, video
-
-        def others() -> Iterator[tuple[Any, Any]]:
-            if copies:
-                for packet in container.demux(_copied(container)):
-                    if packet.dts is not None:
-                        yield packet, copies[packet.stream.index]
-
-        for packet, stream in heapq.merge(pictures(), others(), key=_seconds):
-            packet.stream = stream
-            output.mux(packet)
-
-
-def _seconds(pair: tuple[Any, Any]) -> float:
-    packet = pair[0]
-    return float(packet.dts * packet.time_base)
-
-
-def _opened(path: Path) -> Any:
     av = need_av()
     try:
-        return av.open(str(path))
+        return av.open(str(path), metadata_errors="surrogateescape")
     except (OSError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise FilmError(f"{path}: not a film that can be read ({reason})") from error
 
 
-def _video(container: Any, path: Path) -> Any:
-    if not container.streams.video or container.streams.video[0].codec_context is None:
+def film_stream(container: Any, path: Path) -> Any:
+    """The pictures of an open file: the first stream of them that is no cover.
+
+    Raises:
+        FilmError: there is none, or the header says that it is larger than any film.
+    """
+    if len(container.streams) > _MOST_STREAMS:
+        raise FilmError(
+            f"{path}: expected at most {_MOST_STREAMS} streams, got {len(container.streams)}"
+        )
+    for stream in container.streams.video:
+        if stream.codec_context is not None and not is_cover(stream):
+            break
+    else:
         raise FilmError(f"{path}: no film in it, or of a codec that FFmpeg does not know")
-    return container.streams.video[0]
-
-
-def _copied(container: Any) -> list[Any]:
-    return [s for s in container.streams if s.type in _COPIED and s.codec_context is not None]
-
-
-def _add_video(container: Any, facts: Facts, quality: int) -> Any:
-    # Without B-frames packets have the order of frames, so that parts can follow one another.
-    options = {"crf": str(quality), "bf": "0", "preset": "medium"}
-    stream = container.add_stream(_ENCODER, rate=facts.rate, options=options)
-    context = stream.codec_context
-    context.width, context.height = facts.width, facts.height
-    even = facts.width % 2 == 0 and facts.height % 2 == 0
-    context.pix_fmt = "yuv420p" if even else "yuv444p"
-    context.time_base = facts.time_base
-    context.sample_aspect_ratio = facts.aspect
-    context.colorspace, context.color_range = 1, 1  # BT.709, 16 to 235
-    context.color_primaries, context.color_trc = 1, 1
-    context.flags |= 1 << 22  # AV_CODEC_FLAG_GLOBAL_HEADER: some formats want it, all take it
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > _MOST_PIXELS:
+        raise FilmError(
+            f"{path}: expected at most {_MOST_PIXELS} pixels a frame, got {width}x{height}"
+        )
+    stream.codec_context.options["max_pixels"] = str(_MOST_PIXELS)  # whatever comes after
     return stream
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a stream of pictures is the film's cover or the like."""
+    av = need_av()
+    return any(stream.disposition & av.stream.Disposition[name] for name in _COVERS)
+
+
+def _facts_of(path: Path) -> tuple[Facts, Orientation]:
+    with opened(path) as container:
+        return _read(container, path)
+
+
+def _read(container: Any, path: Path) -> tuple[Facts, Orientation]:
+    """The facts, and how frames are turned upright; decodes up to the first frame."""
+    stream = film_stream(container, path)
+    context = stream.codec_context
+    first = next(_decoded(container, stream, Losses()), None)
+    if first is None:
+        raise FilmError(f"{path}: no frame of it can be decoded")
+    turn = orientation(first)
+    width, height = context.width, context.height
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    if turn.transposed:
+        width, height, aspect = height, width, 1 / aspect
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    count = stream.frames
+    if not count and container.duration:
+        count = round(container.duration / 1_000_000 * rate)
+    facts = Facts(
+        width,
+        height,
+        stream.time_base,
+        rate,
+        count,
+        aspect,
+        depth=max(part.bits for part in first.format.components),
+        hdr=TRANSFERS.get(first.color_trc, ""),
+        interlaced=first.interlaced_frame,
+        top_first=first.interlaced_frame and top_first(first),
+    )
+    return facts, turn
+
+
+def _decoded(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
+    """The frames, in the order they are shown; a packet that cannot be decoded is counted."""
+    av = need_av()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.InvalidDataError:  # ends the file, as in a player
+            losses.packets += 1
+            packet = None
+        if packet is None:
+            break
+        try:
+            pictures = packet.decode()
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            losses.packets += 1
+            continue
+        yield from pictures
+    try:
+        pictures = stream.decode(None)
+    except av.FFmpegError:  # most often: the last packet of `demux` has done it already
+        return
+    yield from pictures
+
+
+def _next_time(given: int | None, last: int | None, step: int) -> int:
+    if last is None:
+        return given if given is not None else 0
+    if given is None:
+        return last + step
+    return max(given, last + 1)
+
+
+def _rgb(picture: Any, facts: Facts, size: dict[str, int]) -> np.ndarray:
+    """(H, W, 3) as `Frame` has it, as stored."""
+    kind = "rgb24" if facts.depth == 8 else "rgb48le"
+    pixels = picture.reformat(format=kind, interpolation=scaling(), **size).to_ndarray()
+    return tone_mapped(pixels, facts.hdr) if facts.hdr else pixels
+
+
+def scaling() -> Any:
+    """How colours and sizes are converted: with all bits, which is not FFmpeg's default."""
+    kinds = need_av().video.reformatter.Interpolation
+    return kinds.BILINEAR | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT | kinds.FULL_CHR_H_INP

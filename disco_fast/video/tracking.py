@@ -92,7 +92,12 @@ class Tracker:
         assert self._followed is not None
         assert self._shown is not None
         parts = (vars(self._followed), vars(self._shown))
-        return {name: tensor.cpu().contiguous() for part in parts for name, tensor in part.items()}
+        # Copies: after a cut two names are one tensor, and safetensors refuses shared memory.
+        return {
+            name: tensor.cpu().clone(memory_format=torch.contiguous_format)
+            for part in parts
+            for name, tensor in part.items()
+        }
 
     def load(self, saved: dict[str, Tensor]) -> None:
         """Go on where another tracker of the same settings was when it saved."""
@@ -107,7 +112,10 @@ class Tracker:
         return enough(self._engine.device, rows * columns)
 
     def colorize(self, frames: Tensor) -> Tensor:
-        """The next frames in colour, [N,3,H,W] uint8, from [N,1 or 3,H,W] uint8."""
+        """The next frames in colour, [N,3,H,W], from [N,1 or 3,H,W].
+
+        Both are uint8 0-255 or floating 0-1.
+        """
         lightness, gray = self._mode.read(frames, self._engine.device)
         superpixels = self._engine.superpixels(gray)
         small = (50 * gray[:, 0] + 50).cpu()
@@ -116,7 +124,7 @@ class Tracker:
         index, bins = (torch.stack(both) for both in zip(*followed, strict=True))
         ab = self._engine.generate(gray, superpixels, index, bins)
         shown = [self._smooth(ab[n], small[n], moved) for n, moved in enumerate(motions)]
-        return self._mode.paint(lightness, torch.stack(shown).to(ab.device), torch.uint8).cpu()
+        return self._mode.paint(lightness, torch.stack(shown).to(ab.device), frames.dtype).cpu()
 
     def _motion(self, small: Tensor, n: int) -> Motion | None:
         """From frame n back to the one before; None if there is none."""
