@@ -36,7 +36,7 @@ class Engine(nn.Module):
         without: Collection[str] = (),
     ):
         super().__init__()
-        self.device = torch.device("cpu" if device is None else device)
+        self.device = _with_index(torch.device("cpu" if device is None else device))
         self.precision = resolve(precision, self.device)
         # Prepared on the given weights and copied afterwards: most are others by then.
         given = network.state_dict()
@@ -74,12 +74,10 @@ class Engine(nn.Module):
         and every setting.
         """
         inputs = (gray,) if kmeans_init is None else (gray, kmeans_init)
-        if self.device.type != "cuda":
-            return self._chroma(inputs, n_anchors, variants, seed)
         with settled(self.device):
             # Within a capture of the caller's own, the steps become part of that.
-            capturing = torch.cuda.is_current_stream_capturing()
-            run = self._chroma if capturing else self._replays
+            by_steps = self.device.type != "cuda" or torch.cuda.is_current_stream_capturing()
+            run = self._chroma if by_steps else self._replays
             return run(inputs, n_anchors, variants, seed)
 
     # The same in parts, launched step by step, for what comes between them.
@@ -131,6 +129,13 @@ class Engine(nn.Module):
         if self._replays.refusal:
             return f"step by step: {self._replays.refusal}"
         return "as CUDA graphs"
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """The same device even where another one becomes current."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _own(network: DISCO, given: Mapping[str, Tensor]) -> None:
