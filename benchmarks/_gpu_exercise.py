@@ -42,8 +42,9 @@ def _calls(device: torch.device) -> Iterator[tuple[str, Any]]:
     generator = torch.Generator().manual_seed(0)
     for (channels, cell), dtype, layout in product(SHAPES, (*HALF, *WIDE), LAYOUTS):
         yield from _pixel_calls(channels, cell, dtype, layout, device, generator)
-    # Less than a tile of tokens; several tiles for a block, and several images for a group.
-    for images, count in ((1, 3), (40, 70)):
+    # Less than a tile of tokens; several images for a group of blocks; several tiles for a block
+    # where no more than 132 blocks are resident, each with at most 32 tokens.
+    for images, count in ((1, 3), (150, 40), (1, 4300)):
         tokens = torch.randn(images, count, ops.ENCODER_DIM, generator=generator)
         weights = torch.randn(2, ops.ENCODER_PARAMETERS, generator=generator) / 8
         arguments = (t.to(device) for t in (tokens, tokens[:1], weights))

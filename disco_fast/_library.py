@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -76,6 +77,11 @@ def _driver_version() -> int:
     return version.value
 
 
+def _capability(arch: str) -> str:
+    """An architecture as nvcc calls it, "90a", as a compute capability, "9.0a"; a word as it is."""
+    return re.sub(r"^(\d+)(\d)", r"\1.\2", arch)
+
+
 def _load_cuda(folder: Path) -> Half:
     """The CUDA half. Nothing here asks for a GPU: that would start CUDA, and forks would fail."""
     library = folder / "libdisco_fast_cuda.so"
@@ -84,15 +90,22 @@ def _load_cuda(folder: Path) -> Half:
         return Half("cuda", False, f"{why}; on a GPU the specification runs; {_MEND_CUDA}")
     if torch.version.cuda is None:
         return Half("cuda", False, f"built, but torch {torch.__version__} has no CUDA")
-    built = json.loads(library.with_suffix(".json").read_text())
+    try:
+        built = json.loads(library.with_suffix(".json").read_text())
+        release, archs = (
+            int(built["cuda"].split(".")[0]),
+            ", ".join(map(_capability, built["archs"])),
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = f"{library.with_suffix('.json').name} does not say what it was built for ({error!r})"
+        return Half("cuda", False, f"{why}; {_MEND_CUDA}")
     driver = _driver_version()
-    if 0 < driver < int(built["cuda"].split(".")[0]) * 1000:
+    if 0 < driver < release * 1000:
         why = f"built with CUDA {built['cuda']}, but the driver knows only {driver // 1000}"
         mend = "update the driver, or build with an older nvcc"
         return Half("cuda", False, f"{why}.{driver % 1000 // 10}; {mend}")
     if obstacle := _load(library, _MEND_CUDA):
         return Half("cuda", False, obstacle)
-    archs = ", ".join(f"{arch // 10}.{arch % 10}" for arch in built["archs"])
     why = f"CUDA {built['cuda']}, compute capability {archs} and later"
     return Half("cuda", True, f"{library.name} is loaded, kernels for {why}")
 

@@ -65,12 +65,18 @@ def _refuse(op: str, expected: str, got: object) -> NoReturn:
 
 def _check_floating(op: str, **tensors: Tensor) -> None:
     """All are floating tensors on one device."""
-    first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
         if not tensor.is_floating_point():
             _refuse(op, f"{name} floating", tensor.dtype)
+    _check_device(op, **tensors)
+
+
+def _check_device(op: str, **tensors: Tensor) -> None:
+    """All are on one device."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
         if tensor.device != first.device:
             _refuse(op, f"{name} on {first.device} like {first_name}", tensor.device)
 
@@ -321,8 +327,7 @@ def kmeans(
     fits = init.dim() == 2 and init.shape[0] == n and 1 <= init.shape[1] <= count
     if not fits:
         _refuse("kmeans", f"init [N,K] with N={n}, 1 <= K <= {count}", tuple(init.shape))
-    if init.device != points.device:
-        _refuse("kmeans", f"init on {points.device}", init.device)
+    _check_device("kmeans", points=points, init=init)
     if max_iter < 1:
         _refuse("kmeans", "max_iter of at least 1", max_iter)
     return torch.ops.disco_fast.kmeans(points.detach(), init, max_iter, tol)
@@ -371,6 +376,7 @@ def _check_members(op: str, labels: Tensor, sizes: Tensor, n_clusters: int) -> N
     shapes = tuple(labels.shape), tuple(sizes.shape)
     if labels.dim() != 2 or shapes[0] != shapes[1] or labels.numel() == 0:
         _refuse(op, "labels and sizes [N,P] alike", shapes)
+    _check_device(op, labels=labels, sizes=sizes)
     if n_clusters < 1:
         _refuse(op, "n_clusters of at least 1", n_clusters)
 
@@ -432,6 +438,7 @@ def anchor_bins(
     if anchor_index.dtype != torch.int64 or len(shape) != 2 or shape[0] != logits.shape[0]:
         wanted = f"anchor_index [N,K] in int64 with N={logits.shape[0]}"
         _refuse("anchor_bins", wanted, (shape, anchor_index.dtype))
+    _check_device("anchor_bins", logits=logits, anchor_index=anchor_index)
     return torch.ops.disco_fast.anchor_bins(
         logits.detach(), anchor_index, bin_centers, variants, offset, temperature
     )
@@ -456,6 +463,7 @@ def choose_anchors(
         TypeError, ValueError: naming the argument that does not fit.
     """
     _check_members("choose_anchors", labels, sizes, n_clusters)
+    _check_device("choose_anchors", sizes=sizes, logits=logits)
     _check_logits("choose_anchors", logits, bin_centers, variants, offset, temperature)
     if logits.shape[:2] != labels.shape or logits.dtype != sizes.dtype:
         wanted = f"logits [N,P,bins] with (N,P)={tuple(labels.shape)} in {sizes.dtype}"

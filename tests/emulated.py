@@ -97,6 +97,16 @@ def shared_memory(limit: int) -> Iterator[None]:
 
 
 @contextmanager
+def static_shared_memory(size: int) -> Iterator[None]:
+    """Every kernel is taken to have so many bytes of static shared memory."""
+    library()._set_static_shared_memory(size)
+    try:
+        yield
+    finally:
+        library()._set_static_shared_memory(0)
+
+
+@contextmanager
 def multiprocessors(count: int) -> Iterator[None]:
     """The GPU has so many of them: a cooperative grid has at most so many blocks."""
     library()._set_multiprocessors(count)

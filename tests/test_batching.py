@@ -24,6 +24,7 @@ from disco_fast.engine.batching import (
     activation_bytes,
     enough,
     fitting,
+    free_bytes,
     out_of_memory,
 )
 
@@ -144,6 +145,31 @@ def test_other_errors_are_not_tried_again():
     with pytest.raises(ValueError, match="no"):
         Batches().run(range(8), compute, 4, "kind", str)
     assert tried == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(8, [8]), (13, [8, 4, 1]), (7, [4, 2, 1]), (16, [8, 8])]
+)
+def test_last_batches_have_few_sizes_too(count: int, sizes: list[int]):
+    tried: list[int] = []
+    Batches().run(range(count), lambda batch: tried.append(len(batch)), 8, "kind", str)
+    assert tried == sizes
+
+
+def test_what_graphs_have_reserved_is_not_free(monkeypatch: pytest.MonkeyPatch):
+    def segment(device: int, pool: tuple[int, int], total: int, used: int) -> dict:
+        sizes = {"total_size": total, "allocated_size": used}
+        return {"device": device, "segment_pool_id": pool, **sizes}
+
+    segments = [
+        segment(0, (0, 0), 100, 60),
+        segment(0, (0, 1), 1000, 0),
+        segment(1, (0, 0), 7000, 0),
+    ]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5, 10000))
+    assert free_bytes(torch.device("cuda", 0)) == 45
+    assert free_bytes(CPU) == float("inf")
 
 
 def limited(script: str) -> object:

@@ -16,6 +16,10 @@ from disco_fast import DISCO, ops
 from disco_fast.color import bin_centers
 from disco_fast.engine.encoders import encode_at_once
 
+# Pixels of a recorded picture whose two best candidates differ by less than 1e-6; fp32 errs by 2e-6
+# there, in another way for each order of summation.
+UNDECIDED = 2
+
 
 @pytest.fixture(autouse=True)
 def gpu() -> None:
@@ -135,7 +139,8 @@ def test_cuda_network_is_the_published_one(
     gray, golden = small_golden(name)
     network.cuda()
     try:
-        check(run(network, gray, golden["kmeans_init"], variants), golden, SAMPLED)
+        output = run(network, gray, golden["kmeans_init"], variants)
+        check(output, golden, SAMPLED, UNDECIDED)
     finally:
         network.cpu()
 
@@ -148,4 +153,5 @@ def test_cuda_encoders_of_the_network_at_once(monkeypatch: pytest.MonkeyPatch):
     rewritten = untrained()
     rewritten.load_state_dict(golden_state(), strict=True)
     encode_at_once(rewritten.eval().requires_grad_(False))
-    check(run(rewritten.cuda(), gray, golden["kmeans_init"], 3), golden, SAMPLED)
+    output = run(rewritten.cuda(), gray, golden["kmeans_init"], 3)
+    check(output, golden, SAMPLED, UNDECIDED)

@@ -304,6 +304,33 @@ def test_what_never_fits_is_refused(emulated_gpu: ModuleType):
         emulated_gpu.kmeans(points, torch.tensor([[0, 1]]))
 
 
+@pytest.mark.parametrize(("points", "clusters"), [(140, 6), (168, 1), (88, 22)])
+def test_static_shared_memory_counts_where_all_but_fits_without_asking(
+    emulated_gpu: ModuleType, points: int, clusters: int
+):
+    """48 KB can be had without asking; these need a few hundred bytes less beside static ones."""
+    data = ClusterCase(images=1, points=points, clusters=clusters).data()
+    init = reference.kmeans_init(data, clusters, 3, "random")
+    for size in range(0, 1024, 256):
+        with emulated.static_shared_memory(size):
+            labels, _, _ = emulated_gpu.kmeans(data, init)
+        assert torch.equal(labels, reference.kmeans(data.double(), init)[0])
+
+
+def test_shared_memory_is_asked_for_once(emulated_gpu: ModuleType):
+    """What is allowed belongs to the kernel: another thread's launch must not take it back."""
+
+    def cluster(points: int) -> None:
+        data = ClusterCase(images=1, points=points).data()
+        emulated_gpu.kmeans(data, torch.arange(8)[None], 1)
+
+    cluster(256)
+    before = emulated.library()._allowances()
+    for points in (700, 200, 300):
+        cluster(points)
+    assert emulated.library()._allowances() == before
+
+
 @pytest.mark.parametrize("order", emulated.Order)
 def test_the_order_of_threads_changes_nothing(emulated_gpu: ModuleType, order: emulated.Order):
     points = ClusterCase(images=1, points=100, clusters=5).data()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import emulated
 import pytest
 import torch
 
 from disco_fast import _library
 
-PACKAGE = Path(_library.__file__).parent
+PACKAGE, SOURCE = Path(_library.__file__).parent, Path(__file__).parents[1]
 
 PROGRAM = """
 import sys
@@ -55,10 +58,15 @@ def test_every_half_explains_itself():
     assert len(cuda.why) > 10
 
 
-def cuda_half(folder: Path, monkeypatch, cuda: str | None, driver: int) -> _library.Half:
+BUILT = '{"cuda": "13.0", "archs": ["75", "90a"]}'
+
+
+def cuda_half(
+    folder: Path, monkeypatch, cuda: str | None, driver: int, built: str = BUILT
+) -> _library.Half:
     """What is said of a library built with CUDA 13.0, under a torch with `cuda` and a `driver`."""
     (folder / "libdisco_fast_cuda.so").write_bytes(b"not a library")
-    (folder / "libdisco_fast_cuda.json").write_text('{"cuda": "13.0", "archs": [75, 90]}')
+    (folder / "libdisco_fast_cuda.json").write_text(built)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(_library, "_driver_version", lambda: driver)
     return _library._load_cuda(folder)
@@ -75,6 +83,54 @@ def test_a_cuda_library_that_does_not_fit_is_explained(tmp_path, monkeypatch):
     half = cuda_half(tmp_path, monkeypatch, "13.0", 13000)
     assert not half.active
     assert "does not load" in half.why
+
+
+@pytest.mark.parametrize(
+    "built", ['{"cuda": "13.0", "archs": [90a]}', "{}", "[]", '{"cuda": 13, "archs": []}', ""]
+)
+def test_a_description_that_cannot_be_read_is_explained(tmp_path, monkeypatch, built: str):
+    half = cuda_half(tmp_path, monkeypatch, "13.0", 13000, built)
+    assert not half.active
+    assert "libdisco_fast_cuda.json does not say what it was built for" in half.why
+    (tmp_path / "libdisco_fast_cuda.json").unlink()
+    assert "does not say what it was built for" in _library._load_cuda(tmp_path).why
+
+
+def test_a_missing_description_and_words_for_architectures(tmp_path, monkeypatch):
+    monkeypatch.setattr(_library, "_load", lambda *_: None)
+    half = cuda_half(tmp_path, monkeypatch, "13.0", 13000, BUILT.replace('"75"', '"120", "native"'))
+    assert half.active
+    assert half.why.endswith("compute capability 12.0, native, 9.0a and later")
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize(
+    ("archs", "capabilities", "code"),
+    [
+        ("90a", "9.0a", {"sm_90a"}),
+        ("120;80;90a;100", "8.0, 9.0a, 10.0, 12.0",
+         {"sm_80", "sm_90a", "sm_100", "sm_120", "compute_100", "compute_120"}),
+    ],
+)  # fmt: skip
+def test_lists_of_architectures(
+    tmp_path, archs: str, capabilities: str, code: set[str], monkeypatch
+):
+    output = tmp_path / "output"
+    options = {
+        "OUTPUT_DIR": output,
+        "TORCH_DIR": torch.__path__[0],
+        "CUDA": "on",
+        "CUDA_ARCHS": archs,
+    }
+    settings = [f"-DDISCO_FAST_{name}={value}" for name, value in options.items()]
+    emulated.run("cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(tmp_path), *settings)
+    (output / "libdisco_fast_cuda.so").touch()
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(_library, "_load", lambda *_: None)
+    monkeypatch.setattr(_library, "_driver_version", lambda: 0)
+    assert f"compute capability {capabilities} and later" in _library._load_cuda(output).why
+    flags = re.findall(r",code=\[?([\w,]+)", (tmp_path / "build.ninja").read_text())
+    assert {word for flag in flags for word in flag.split(",")} == code
 
 
 @pytest.mark.skipif(

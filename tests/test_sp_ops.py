@@ -352,3 +352,12 @@ def test_kernels_check_for_themselves(native: ModuleType):
         torch.ops.disco_fast.sp_pool(torch.ones(1, 4, 16, 16), torch.ones(1, 9, 32, 32), 16)
     with pytest.raises(RuntimeError, match="tokens must be"):
         torch.ops.disco_fast.sp_diffuse(torch.ones(1, 4, 1, 1), torch.ones(1, 9, 32, 32), 16)
+
+
+def test_no_images_are_no_launch(emulated_gpu: ModuleType):
+    """The wrappers refuse them; exported programs come past the wrappers."""
+    features, association, tokens = (t[:0] for t in PoolCase().tensors())
+    pooled, weight = torch.ops.disco_fast.sp_pool(features, association, 16)
+    assert (pooled.shape, weight.shape) == ((0, 64, 3, 4), (0, 1, 3, 4))
+    assert torch.ops.disco_fast.sp_diffuse(tokens, association, 16).shape == (0, 64, 48, 64)
+    assert torch.ops.disco_fast.rgb_to_l(features[:, :3]).shape == (0, 1, 48, 64)

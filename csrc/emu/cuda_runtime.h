@@ -224,6 +224,10 @@ enum cudaDeviceAttr {
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
+struct cudaFuncAttributes {
+  size_t sharedSizeBytes;
+};
+
 enum cudaLaunchAttributeID {
   cudaLaunchAttributeCooperative = 2,
   cudaLaunchAttributeClusterDimension = 4,
@@ -292,6 +296,12 @@ cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute attribute, int val
     return emu::keep_error(cudaErrorInvalidValue);
   }
   return emu::keep_error(emu::allow_shared_memory(reinterpret_cast<const void*>(kernel), value));
+}
+
+template <typename T>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, T*) {
+  attributes->sharedSizeBytes = emu::static_shared_memory();
+  return cudaSuccess;
 }
 
 // One, if its shared memory is allowed: cooperative grids are small, for all their fibers live at

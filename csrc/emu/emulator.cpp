@@ -26,6 +26,8 @@ constexpr int kMaxThreads = kMaxWarps * kWarpSize;
 
 std::atomic<Order> order{Order::kAscending};
 std::atomic<size_t> limit{227 << 10};
+std::atomic<size_t> static_shared{0};
+std::atomic<int64_t> settings{0};
 std::atomic<int> processors{4};
 
 // Rounds in which every thread that could run only slept: then those that sleep wait for one
@@ -564,8 +566,8 @@ std::string Machine::message() const {
 // ---- Launches.
 
 struct Kernel {
-  size_t allowed_shared_bytes = kDefaultSharedMemory;
-  unsigned launches = 0;  // Of several blocks.
+  size_t allowed_shared_bytes = 0;  // Of dynamic memory; as much as without asking if less.
+  unsigned launches = 0;            // Of several blocks.
 };
 
 std::mutex kernels_mutex;
@@ -573,6 +575,14 @@ std::map<const void*, Kernel> kernels;  // By address.
 
 thread_local cudaError_t kept_error = cudaSuccess;
 thread_local std::string launch_failure;  // The last one, in a sentence.
+
+// Most dynamic shared memory of a block. What may be had without asking, and what there is at all,
+// count static memory in.
+size_t allowed_bytes(const Kernel& kernel) {
+  const size_t own = static_shared, without_asking = kDefaultSharedMemory;
+  const size_t asked = std::max(kernel.allowed_shared_bytes + own, without_asking);
+  return std::min(asked, limit.load()) - std::min({own, asked, limit.load()});
+}
 
 uint64_t blocks_of(const Launch& launch) {
   return uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
@@ -675,9 +685,7 @@ bool run(const Launch& launch, unsigned earlier_launches) {
 cudaError_t launch(const Launch& launch) {
   if (!valid(launch.grid, launch.block)) return cudaErrorInvalidConfiguration;
   const Kernel kernel = note(launch);
-  if (launch.shared_bytes > std::min(kernel.allowed_shared_bytes, limit.load())) {
-    return cudaErrorInvalidValue;
-  }
+  if (launch.shared_bytes > allowed_bytes(kernel)) return cudaErrorInvalidValue;
   if (launch.cooperative && blocks_of(launch) > uint64_t(processors)) {
     return cudaErrorCooperativeLaunchTooLarge;
   }
@@ -689,15 +697,16 @@ cudaError_t launch(const Launch& launch) {
 }
 
 cudaError_t allow_shared_memory(const void* kernel, int bytes) {
-  if (bytes < 0 || size_t(bytes) > limit) return cudaErrorInvalidValue;
+  ++settings;
+  if (bytes < 0 || size_t(bytes) + static_shared > limit) return cudaErrorInvalidValue;
   const std::lock_guard<std::mutex> lock(kernels_mutex);
-  kernels[kernel].allowed_shared_bytes = std::max(size_t(bytes), kDefaultSharedMemory);
+  kernels[kernel].allowed_shared_bytes = size_t(bytes);
   return cudaSuccess;
 }
 
 size_t allowed_shared_memory(const void* kernel) {
   const std::lock_guard<std::mutex> lock(kernels_mutex);
-  return std::min(kernels[kernel].allowed_shared_bytes, limit.load());
+  return allowed_bytes(kernels[kernel]);
 }
 
 cudaError_t keep_error(cudaError_t error) {
@@ -732,6 +741,9 @@ const char* describe(cudaError_t error) {
 void set_order(Order new_order) { order = new_order; }
 void set_shared_memory_limit(size_t bytes) { limit = bytes; }
 size_t shared_memory_limit() { return limit; }
+void set_static_shared_memory(size_t bytes) { static_shared = bytes; }
+size_t static_shared_memory() { return static_shared; }
+int64_t allowances() { return settings; }
 void set_multiprocessors(int count) { processors = count; }
 int multiprocessors() { return processors; }
 

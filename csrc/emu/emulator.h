@@ -32,6 +32,14 @@ void set_order(Order order);
 void set_shared_memory_limit(size_t bytes);
 size_t shared_memory_limit();
 
+// What cudaFuncGetAttributes answers for every kernel's static shared memory, which cannot be seen
+// here; 0 at first. It counts with what a launch asks for.
+void set_static_shared_memory(size_t bytes);
+size_t static_shared_memory();
+
+// How often cudaFuncSetAttribute was called.
+int64_t allowances();
+
 // What cudaDevAttrMultiProcessorCount answers, 4 at first. Each holds one block, so that this is
 // the largest cooperative grid.
 void set_multiprocessors(int count);

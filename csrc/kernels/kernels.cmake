@@ -15,15 +15,22 @@ if(NOT cuda_archs)
   endforeach()
 endif()
 
-# `archs` as in "80;90": machine code for each, and PTX of the last one.
+# `archs` as in "80;90": machine code for each, and PTX of the two newest ones, for later GPUs and those between. Code of
+# "90a" serves no other GPU, nor does "native".
 function(target_cuda_kernels target archs)
-  set(real ${archs})
-  list(TRANSFORM real APPEND "-real")
-  list(GET archs -1 newest)
+  list(SORT archs COMPARE NATURAL)
+  set(chosen ${archs})
+  list(TRANSFORM chosen REPLACE "^([0-9]+[a-z]?)$" "\\1-real")
+  set(newest ${archs})
+  list(FILTER newest INCLUDE REGEX "^[0-9]+$")
+  list(REVERSE newest)
+  list(SUBLIST newest 0 2 newest)
+  list(TRANSFORM newest APPEND "-virtual")
+  list(APPEND chosen ${newest})
   set_target_properties(${target} PROPERTIES
     CUDA_STANDARD 17
     CUDA_STANDARD_REQUIRED ON
-    CUDA_ARCHITECTURES "${real};${newest}-virtual"
+    CUDA_ARCHITECTURES "${chosen}"
     CUDA_VISIBILITY_PRESET hidden
     CUDA_RUNTIME_LIBRARY Static)
   target_compile_options(${target} PRIVATE
@@ -31,8 +38,7 @@ function(target_cuda_kernels target archs)
   # The weak symbol of the current stream is found through libtorch, which a linker would drop as not needed.
   target_link_libraries(${target} PRIVATE CUDA::cudart_static -Wl,--no-as-needed torch -Wl,--as-needed)
   # What disco_fast/_library.py compares with the machine before it loads the library.
-  set(library_archs "${archs}")
-  list(JOIN library_archs ", " library_archs)
+  list(JOIN archs "\", \"" library_archs)
   file(WRITE "${DISCO_FAST_OUTPUT_DIR}/lib${target}.json"
-       "{\"cuda\": \"${CUDAToolkit_VERSION_MAJOR}.${CUDAToolkit_VERSION_MINOR}\", \"archs\": [${library_archs}]}\n")
+       "{\"cuda\": \"${CUDAToolkit_VERSION_MAJOR}.${CUDAToolkit_VERSION_MINOR}\", \"archs\": [\"${library_archs}\"]}\n")
 endfunction()

@@ -1,19 +1,45 @@
 // The host side of a launch: grid, shared memory, and the kernel for an element type and a layout.
 #pragma once
 
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "cells.cuh"
 #include "kernels.h"
 
 namespace disco_fast {
 
-// Launches kernel(args...), allowing as much dynamic shared memory as is asked for.
+// Lets a block of the kernel have all the shared memory of the current device beside its static
+// memory. Once for both: what is allowed belongs to the function, so that another thread's smaller
+// launch would take it back from a larger one. What a block gets is what its launch asks for.
+inline cudaError_t allow_shared_memory(const void* kernel) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, int> allowed;  // bytes, by kernel and device
+  int device = 0, limit = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
+  cudaFuncAttributes own = {};
+  if (error == cudaSuccess) error = cudaFuncGetAttributes(&own, kernel);
+  if (error != cudaSuccess) return error;
+  const int bytes = limit - int(own.sharedSizeBytes);
+  const std::lock_guard<std::mutex> lock(mutex);
+  int& before = allowed[{kernel, device}];
+  if (before == bytes) return cudaSuccess;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error == cudaSuccess) before = bytes;
+  return error;
+}
+
+// Launches kernel(args...); a grid without blocks is none.
 template <class... Params, class... Args>
 cudaError_t launch_with(cudaLaunchAttribute* attribute, void (*kernel)(Params...), dim3 grid,
                         int threads, size_t shared, cudaStream_t stream, const Args&... args) {
-  constexpr size_t kWithoutAsking = 48 * 1024;
-  if (shared > kWithoutAsking) {
-    const cudaError_t refused =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  if (grid.x == 0 || grid.y == 0) return cudaSuccess;
+  if (shared > 0) {
+    const cudaError_t refused = allow_shared_memory(reinterpret_cast<const void*>(kernel));
     if (refused != cudaSuccess) return refused;
   }
   cudaLaunchConfig_t config = {};

@@ -44,6 +44,7 @@ class Ops {
 
   static Tensor sp_diffuse(const Tensor& tokens, const Tensor& association, int64_t cell_size,
                            const std::optional<Tensor>& lead) {
+    check_one_device("sp_diffuse", association, tokens, lead ? *lead : association);
     const Grid grid = grid_of(association, cell_size, "sp_diffuse");
     check_tokens(tokens, grid, wide_type(association), "sp_diffuse");
     if (lead) {
@@ -67,6 +68,7 @@ class Ops {
 
   static Tensor sp_correlate(const Tensor& features, const Tensor& tokens,
                              const std::optional<Tensor>& offset, int64_t cell_size) {
+    check_one_device("sp_correlate", features, tokens, offset ? *offset : tokens);
     DISCO_FAST_CHECK(features.dim() == 4 && cell_size >= 1 && features.size(2) % cell_size == 0 &&
                          features.size(3) % cell_size == 0,
                      "sp_correlate: features must be [N,C,H,W], H and W multiples of cell_size");
@@ -88,6 +90,7 @@ class Ops {
   static std::tuple<Tensor, Tensor, Tensor> kmeans(const Tensor& points, const Tensor& init,
                                                    int64_t max_iter, double tol) {
     check_points(points, "kmeans");
+    check_one_device("kmeans", points, init);
     const int64_t n = points.size(0), count = points.size(1), dims = points.size(2);
     DISCO_FAST_CHECK(init.dim() == 2 && init.size(0) == n && init.size(1) >= 1 &&
                          init.scalar_type() == ScalarType::Long && max_iter >= 1,
@@ -138,6 +141,7 @@ class Ops {
   }
 
   static Tensor select_anchors(const Tensor& labels, const Tensor& sizes, int64_t n_clusters) {
+    check_one_device("select_anchors", labels, sizes);
     AnchorArgs args = {};
     const Tensor member = torch::stable::contiguous(labels);
     const Tensor share = torch::stable::contiguous(sizes);
@@ -151,6 +155,8 @@ class Ops {
   static Tensor anchor_bins(const Tensor& logits, const Tensor& anchor_index,
                             const Tensor& bin_centers, int64_t variants,
                             const std::optional<Tensor>& offset, double temperature) {
+    check_one_device("anchor_bins", logits, anchor_index, bin_centers,
+                     offset ? *offset : logits);
     DISCO_FAST_CHECK(anchor_index.dim() == 2 && anchor_index.scalar_type() == ScalarType::Long,
                      "anchor_bins: anchor_index must be int64 [N,K]");
     AnchorArgs args = {};
@@ -174,6 +180,8 @@ class Ops {
                                                    int64_t n_clusters, int64_t variants,
                                                    const std::optional<Tensor>& offset,
                                                    double temperature) {
+    check_one_device("choose_anchors", labels, sizes, logits, bin_centers,
+                     offset ? *offset : logits);
     AnchorArgs args = {};
     const Tensor member = torch::stable::contiguous(labels);
     const Tensor share = torch::stable::contiguous(sizes);
@@ -192,6 +200,7 @@ class Ops {
   }
 
   static Tensor encoder(const Tensor& tokens, const Tensor& position, const Tensor& weights) {
+    check_one_device("encoder", tokens, position, weights);
     DISCO_FAST_CHECK(tokens.dim() == 3 && tokens.size(2) == kTokenDim && tokens.numel() > 0,
                      "encoder: tokens must be [N,P,", kTokenDim, "]");
     DISCO_FAST_CHECK(position.dim() == 3 && position.size(0) == 1 &&
@@ -240,6 +249,7 @@ class Ops {
   }
 
   static Tensor lab_to_rgb(const Tensor& lightness, const Tensor& ab, bool to_uint8) {
+    check_one_device("lab_to_rgb", lightness, ab);
     DISCO_FAST_CHECK(
         lightness.dim() == 4 && lightness.size(1) == 1 && lightness.element_size() >= 4,
         "lab_to_rgb: lightness must be [N,1,H,W] in fp32 or fp64");
@@ -317,6 +327,7 @@ class Ops {
     AggregateArgs args = {};
     std::optional<Tensor> input, wins;
     if (features) {
+      check_one_device(op, association, *features);
       check_features(*features, association, op);
       input = Backend::readable(*features);
       args.channels = input->size(1);

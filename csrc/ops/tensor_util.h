@@ -55,6 +55,16 @@ inline bool is_channels_last(const Tensor& t) {
   return last && !t.is_contiguous();
 }
 
+// All tensors of an op lie where its first one does: a kernel would read another device's address,
+// and a GPU's context does not survive that.
+template <class... Tensors>
+void check_one_device(const char* op, const Tensor& first, const Tensors&... others) {
+  const auto check = [&](const Tensor& other) {
+    DISCO_FAST_CHECK(other.device() == first.device(), op, ": all tensors must be on one device");
+  };
+  (check(others), ...);
+}
+
 // A contiguous tensor at an address that vectors of 16 bytes can be read from.
 inline Tensor aligned(const Tensor& t) {
   const bool fits = reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;

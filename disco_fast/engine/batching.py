@@ -38,10 +38,18 @@ def activation_bytes(width: float, precision: str) -> float:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory of a GPU that nothing occupies, torch's own reserve included; infinite elsewhere."""
+    """Memory of a GPU that nothing occupies, torch's own reserve included; infinite elsewhere.
+
+    What CUDA graphs have reserved is theirs, even where it is unused at present.
+    """
     if device.type != "cuda":
         return float("inf")
-    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    reserve = sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in torch.cuda.memory_snapshot()
+        if segment["device"] == index and tuple(segment["segment_pool_id"]) == (0, 0)
+    )
     return torch.cuda.mem_get_info(device)[0] + reserve
 
 
@@ -112,7 +120,9 @@ class Batches:
         """
         done = 0
         while done < len(items):
-            batch = items[done : done + min(at_once, self._fitted.get(kind, at_once))]
+            left, most = len(items) - done, min(at_once, self._fitted.get(kind, at_once))
+            # Powers of two at the end, too: what a GPU prepares, it prepares for each batch size.
+            batch = items[done : done + (most if left >= most else _power_of_two(left))]
             if self._fits(batch, compute, describe):
                 done += len(batch)
             else:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import DISCO
+from .graphs import capture_streams
 
 
 def extract_side_by_side(network: DISCO) -> None:
@@ -22,7 +23,7 @@ def _extract(
     compiling = torch.compiler.is_compiling()
     if compiling or not gray.is_cuda or not torch.cuda.is_current_stream_capturing():
         return DISCO._extract(network, gray, rows, columns)
-    trunk, branch = torch.cuda.current_stream(), torch.cuda.Stream()
+    trunk, (_, branch) = torch.cuda.current_stream(), capture_streams(gray.device.index)
     branch.wait_stream(trunk)
     with torch.cuda.stream(branch):
         association = network.segnet(gray)

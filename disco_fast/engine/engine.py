@@ -39,7 +39,7 @@ class Engine(nn.Module):
         without: Collection[str] = (),
     ):
         super().__init__()
-        self.device = torch.device("cpu" if device is None else device)
+        self.device = _with_index(torch.device("cpu" if device is None else device))
         self.precision = resolve(precision, self.device)
         # Prepared on the given weights and copied afterwards: most are others by then.
         given = network.state_dict()
@@ -93,14 +93,11 @@ class Engine(nn.Module):
         """
         given = {"kmeans_init": kmeans_init, "offset": offset}
         extra = {name: tensor for name, tensor in given.items() if tensor is not None}
-        call = (gray, *extra.values()), tuple(extra), n_anchors, variants, seed
-        if self.device.type != "cuda":
-            return self._chroma(*call)
         with settled(self.device):
             # Within a capture of the caller's own, the steps become part of that.
-            capturing = torch.cuda.is_current_stream_capturing()
-            run = self._chroma if capturing else self._replays
-            return run(*call)
+            by_steps = self.device.type != "cuda" or torch.cuda.is_current_stream_capturing()
+            run = self._chroma if by_steps else self._replays
+            return run((gray, *extra.values()), tuple(extra), n_anchors, variants, seed)
 
     # The same in parts, launched step by step, for what comes between them.
 
@@ -172,6 +169,13 @@ class Engine(nn.Module):
         if self._replays.refusal:
             return f"step by step: {self._replays.refusal}"
         return "as CUDA graphs"
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """The same device even where another one becomes current."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _own(network: DISCO, given: Mapping[str, Tensor]) -> None:

@@ -9,44 +9,53 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-GRAPHS = 8  # kept; their memory is shared, so that they take what the largest one needs
-SEEN = 64  # sets of shapes and settings remembered as having come once
+from .batching import out_of_memory
+
+GRAPHS = 64  # kept; their memory is shared, so that they take what the largest one needs
+SEEN = 512  # sets of shapes and settings remembered that are not captured, or no longer
 
 Inputs: TypeAlias = tuple[Tensor, ...]
 Settings: TypeAlias = tuple[Hashable, ...]
 Function: TypeAlias = Callable[..., Tensor]  # (inputs, *settings)
 Replay: TypeAlias = Callable[[Inputs], Tensor]  # its result lies in memory of its own
-Entry = TypeVar("Entry")
 
 _lock = threading.RLock()
+
+# cuDNN remembers for each thread what it chose for a shape, and tries nothing out for one that it
+# knows, as the thread of an earlier call does. This thread does nothing but capture.
+_capturing = ThreadPoolExecutor(1, "disco_fast-capture")
 
 
 @contextmanager
 def settled(device: torch.device) -> Iterator[None]:
-    """On a GPU: that device current, fp32 exact, one thread at a time.
+    """No autocast; on a GPU: that device current, fp32 exact, one thread at a time.
 
-    No TF32 in what picks anchors, nor where fp32 was asked for. torch has such settings for the
-    whole process only: they are as before afterwards, but other threads see them meanwhile.
+    No TF32 in what picks anchors, nor where fp32 was asked for; and the same bits in every run.
+    torch has such settings for the whole process only: they are as before afterwards, but other
+    threads see them meanwhile.
     """
-    if device.type != "cuda":
-        yield
-        return
-    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    product = torch.backends.cuda.matmul
-    with (
-        _lock,
-        torch.cuda.device(device),
-        _set(convolution, "fp32_precision", "ieee"),
-        _set(product, "fp32_precision", "ieee"),
-    ):
-        yield
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        product = torch.backends.cuda.matmul
+        with (
+            _lock,
+            torch.cuda.device(device),
+            _set(torch.backends.cudnn, "deterministic", True),
+            _set(convolution, "fp32_precision", "ieee"),
+            _set(product, "fp32_precision", "ieee"),
+        ):
+            yield
 
 
 @contextmanager
@@ -57,6 +66,24 @@ def _set(settings: Any, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(settings, name, before)
+
+
+@cache
+def capture_streams(device: int) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """The streams of captures on a device, and of a branch within them; always the same two.
+
+    torch hands its 32 usual streams out in turns to all who ask: a capture on one of them would
+    record what another thread launches there. Hardly anybody asks for high priority. And graphs
+    share memory, cuBLAS its workspace, only on one stream.
+
+    Args:
+        device: its index.
+    """
+    return torch.cuda.Stream(device, priority=-1), torch.cuda.Stream(device, priority=-1)
+
+
+class CaptureError(RuntimeError):
+    """What was launched could not be recorded; the message is torch's."""
 
 
 class CudaGraphs:
@@ -73,26 +100,34 @@ class CudaGraphs:
         """The function for inputs of these shapes, and with these settings, as one launch.
 
         Raises:
-            RuntimeError: it cannot be captured, or memory is short.
+            CaptureError: it cannot be captured.
+            RuntimeError: it cannot be computed; memory is short.
         """
         if self._last is None:
             self._pool, self._last = torch.cuda.graph_pool_handle(), torch.cuda.Event()
         captured = tuple(torch.empty_like(x).copy_(x) for x in inputs)
-        graph = torch.cuda.CUDAGraph()
-        before, stream = torch.cuda.current_stream(), torch.cuda.Stream()
-        torch.cuda.synchronize()  # no replay is running when the caller drops one
-        try:
-            # cuDNN tries its algorithms out, which pays for a shape that comes again. Its choices
-            # belong to this thread, cuBLAS's workspace to this stream.
-            with _set(torch.backends.cudnn, "benchmark", True):
-                with torch.cuda.stream(stream):
-                    function(captured, *settings)
-                # Other threads may use the device meanwhile.
-                with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
-                    result = function(captured, *settings)
-        finally:
-            torch.cuda.set_stream(before)  # a capture that fails leaves its own current
+        torch.cuda.synchronize()  # they are there, and no replay is running when one is dropped
+        here = torch.cuda.current_device()
+        call = partial(function, captured, *settings)
+        graph, result = _capturing.submit(_record, call, here, self._pool).result()
         return partial(_replay, graph, self._last, captured, result)
+
+
+@torch.inference_mode()
+def _record(
+    call: Callable[[], Tensor], device: int, pool: Any
+) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    graph, (stream, _) = torch.cuda.CUDAGraph(), capture_streams(device)
+    with torch.cuda.device(device), _set(torch.backends.cudnn, "benchmark", True):
+        with torch.cuda.stream(stream):
+            call()  # tries cuDNN's algorithms out, which pays for a shape that comes again
+        try:
+            # Other threads may use the device meanwhile.
+            with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+                result = call()
+        except RuntimeError as error:
+            raise CaptureError(str(error)) from error
+    return graph, result
 
 
 def _replay(
@@ -127,36 +162,67 @@ class Replays:
         self.refusal: str | None = None
         self._function, self._capture = function, capture
         self._replays: OrderedDict[Hashable, Replay] = OrderedDict()
-        self._seen: OrderedDict[Hashable, None] = OrderedDict()
+        self._calls = _CallsBefore()
 
     def __call__(self, inputs: Inputs, *settings: Hashable) -> Tensor:
-        """What the function gives."""
+        """What the function gives.
+
+        Raises:
+            RuntimeError: as the function; where memory ran out, no graph holds any afterwards.
+        """
         key = (*((x.shape, x.dtype) for x in inputs), *settings)
-        if self.refusal or (key not in self._replays and not self._comes_again(key)):
+        if self.refusal or (key not in self._replays and self._calls.another(key)):
             return self._function(inputs, *settings)
         if key not in self._replays:
             try:
-                self._replays[key] = self._capture(self._function, inputs, settings)
-            except RuntimeError as error:
+                self._keep(key, self._capture(self._function, inputs, settings))
+            except CaptureError as error:
                 # For all shapes and for good: torch up to 2.11 leaves the memory pool of a failed
                 # capture open.
                 reason = str(error).partition("\n")[0]
                 self.refusal = f"a capture failed ({reason})"
                 self._replays.clear()
                 return self._function(inputs, *settings)
-        replay = _use(self._replays, key, GRAPHS)
-        return replay(inputs)
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    self.release()
+                raise
+        self._replays.move_to_end(key)
+        return self._replays[key](inputs)
 
-    def _comes_again(self, key: Hashable) -> bool:
-        known = key in self._seen
-        self._seen[key] = None
-        _use(self._seen, key, SEEN)
-        return known
+    def release(self) -> None:
+        """Drop all graphs, and give their memory back."""
+        self._replays.clear()
+        torch.cuda.empty_cache()
+
+    def _keep(self, key: Hashable, replay: Replay) -> None:
+        self._replays[key] = replay
+        if len(self._replays) > GRAPHS:
+            self._calls.evicted(self._replays.popitem(last=False)[0])
 
 
-def _use(entries: OrderedDict[Hashable, Entry], key: Hashable, length: int) -> Entry:
-    """The entry, from now on the most recent one; of more than `length` the oldest is dropped."""
-    entries.move_to_end(key)
-    if len(entries) > length:
-        entries.popitem(last=False)
-    return entries[key]
+class _CallsBefore:
+    """How many calls of a key come before its capture: one, and twice as many after each eviction.
+
+    So where more keys take turns than there are graphs, captures, which cost as much as several
+    calls, become rare.
+    """
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()  # wanted, to go
+
+    def another(self, key: Hashable) -> bool:
+        """Whether this call comes before the capture. It is counted."""
+        wanted, to_go = self._calls.pop(key, (1, 1))
+        self._remember(key, wanted, max(0, to_go - 1))
+        return to_go > 0
+
+    def evicted(self, key: Hashable) -> None:
+        """The key's capture has been dropped."""
+        wanted, _ = self._calls.pop(key, (1, 0))
+        self._remember(key, 2 * wanted, 2 * wanted)
+
+    def _remember(self, key: Hashable, wanted: int, to_go: int) -> None:
+        self._calls[key] = wanted, to_go
+        if len(self._calls) > SEEN:
+            self._calls.popitem(last=False)

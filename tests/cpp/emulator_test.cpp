@@ -567,6 +567,15 @@ void test_refusals() {
   emu::set_shared_memory_limit(232448);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
   expect(bytes == 232448, "limit");
+  emu::set_static_shared_memory(256);
+  expect(launch(1, 1, (48 << 10) - 256, nothing_more) == cudaSuccess, "48 KB with the static ones");
+  expect(launch(1, 1, (48 << 10) - 255, nothing_more) == cudaErrorInvalidValue, "more than 48 KB");
+  expect(cudaFuncSetAttribute(nothing, shared, 232448 - 255) == cudaErrorInvalidValue,
+         "over the limit with the static ones");
+  expect(cudaFuncSetAttribute(nothing, shared, 232448 - 256) == cudaSuccess, "all that is left");
+  cudaGetLastError();
+  expect_refusal(cudaSuccess, 1, 1, 232448 - 256);
+  emu::set_static_shared_memory(0);
   cudaLaunchAttribute clusters = {};
   clusters.id = cudaLaunchAttributeClusterDimension;
   const cudaLaunchConfig_t config = {1, 1, 0, nullptr, &clusters, 1};
