@@ -155,8 +155,7 @@ class Ops {
   static Tensor anchor_bins(const Tensor& logits, const Tensor& anchor_index,
                             const Tensor& bin_centers, int64_t variants,
                             const std::optional<Tensor>& offset, double temperature) {
-    check_one_device("anchor_bins", logits, anchor_index, bin_centers,
-                     offset ? *offset : logits);
+    check_one_device("anchor_bins", logits, anchor_index, bin_centers, offset ? *offset : logits);
     DISCO_FAST_CHECK(anchor_index.dim() == 2 && anchor_index.scalar_type() == ScalarType::Long,
                      "anchor_bins: anchor_index must be int64 [N,K]");
     AnchorArgs args = {};
