@@ -16,6 +16,7 @@ from torch import Tensor
 from disco_fast import ops
 from disco_fast.color import AB_SCALE, bin_centers, normalize_lightness
 from disco_fast.image_files import Picture, read_image, to_pixels, to_tensor, write_image
+from disco_fast.model.pooling import pool
 from disco_fast.model.transformer import position_encoding
 from disco_fast.readout import TEMPERATURE, Readout
 
@@ -50,7 +51,7 @@ def chroma(
     rows, columns = (side // CELL_SIZE for side in gray.shape[2:])
     position = position_encoding(rows, columns)
     association, features = networks.run("features", gray=gray)
-    pooled, _, size = ops.sp_pool_with_size(features, association, CELL_SIZE)
+    pooled, _, size = pool(features, association, CELL_SIZE)
     tokens = pooled.flatten(2).transpose(1, 2).contiguous()
     color_tokens, logits = networks.run("color_modeler", tokens=tokens, position=position)
     labels, _, _ = ops.kmeans(color_tokens, ops.kmeans_init(color_tokens, n_anchors))

@@ -19,6 +19,7 @@ from disco_fast.color import AB_SCALE, normalize_lightness
 from disco_fast.engine import Engine
 from disco_fast.engine.packing import PackedConvolution
 from disco_fast.engine.preparation import NAMES
+from disco_fast.export import export_onnx
 from disco_fast.features import load_features
 from disco_fast.model.efficientnet import CHANNELS, Standardize, gray_picture, pyramid_of
 from disco_fast.ops import lab_to_rgb, sp_pool
@@ -124,9 +125,16 @@ def test_a_file_names_its_backbone(network: DISCO, tmp_path: Path):
     save_checkpoint(network, tmp_path / "x.safetensors", torch.float16)
     loaded = load_checkpoint(tmp_path / "x.safetensors")
     assert (loaded.backbone, loaded.stride, loaded.width) == ("efficientnet-lite0", 32, 0.1)
-    picture = (np.linspace(0, 255, 50 * 70).reshape(50, 70)).astype(np.uint8)
-    out = Colorizer(tmp_path / "x.safetensors", precision="fp32").colorize(picture, working_size=64)
-    assert out.shape == (50, 70, 3)
+    picture = torch.linspace(0, 1, 50 * 70).view(1, 50, 70)
+    out = Colorizer(tmp_path / "x.safetensors", precision="fp32").colorize(picture)
+    assert out.shape == (3, 50, 70)
+
+
+def test_it_is_exported(network: DISCO, tmp_path: Path):
+    """Each file has run in onnxruntime with the original's results before it is there."""
+    pytest.importorskip("onnxruntime")
+    written = export_onnx(network, tmp_path)
+    assert {path.stem for path in written} >= {"features", "refinenet"}
 
 
 def test_refusals(network: DISCO, tmp_path: Path):

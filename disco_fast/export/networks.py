@@ -106,12 +106,12 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
         model.network.eval()  # torch leaves all of it in the mode of its outermost part
         target = folder / f"{model.name}.onnx"
         with whole_file(target) as partial:
-            _write(model, partial, network.cell_size, opset)
+            _write(model, partial, network, opset)
             if "color_logits" in model.outputs:
                 _add_metadata(onnx, partial, {READOUT: network.readout.to_json()})
             session = onnxruntime.InferenceSession(partial.read_bytes())
-            for rows, columns in ((3, 4), (5, 2)):
-                _compare(model, session, rows, columns, network.cell_size)
+            for grid in ((3, 4), (5, 2)):
+                _compare(model, session, grid, network)
         written.append(target)
     return written
 
@@ -125,7 +125,7 @@ def _models(network: DISCO) -> list[_Model]:
             "features",
             _Features(network),
             {"gray": pixels},
-            {"association": pixels, "features": pixels},
+            {"association": pixels, "features": {0: "pictures", 2: "rows", 3: "columns"}},
         ),
         _Model(
             "color_modeler",
@@ -143,8 +143,10 @@ def _models(network: DISCO) -> list[_Model]:
     ]
 
 
-def _example(name: str, rows: int, columns: int, cell_size: int) -> Tensor:
-    """An input of that name for two pictures of a grid of superpixels; the same every time."""
+def _example(name: str, grid: tuple[int, int], network: DISCO) -> Tensor:
+    """An input of that name for two pictures of a grid of strides; the same every time."""
+    cell_size, cells = network.cell_size, network.stride // network.cell_size
+    rows, columns = (length * cells for length in grid)
     draws = torch.Generator().manual_seed(rows)
     count, size = rows * columns, (rows * cell_size, columns * cell_size)
     if name == "position":
@@ -158,8 +160,8 @@ def _example(name: str, rows: int, columns: int, cell_size: int) -> Tensor:
     return 2 * torch.rand(2, 1 if name == "gray" else 1 + TOKEN_DIM, *size, generator=draws) - 1
 
 
-def _write(model: _Model, path: Path, cell_size: int, opset: int) -> None:
-    example = tuple(_example(name, 4, 3, cell_size) for name in model.inputs)
+def _write(model: _Model, path: Path, network: DISCO, opset: int) -> None:
+    example = tuple(_example(name, (4, 3), network) for name in model.inputs)
     with warnings.catch_warnings(), torch.no_grad():
         # torch advises its newer exporter, which fixes what is free here.
         warnings.simplefilter("ignore")
@@ -181,8 +183,8 @@ def _add_metadata(onnx: ModuleType, path: Path, metadata: dict[str, str]) -> Non
     onnx.save(written, path)
 
 
-def _compare(model: _Model, session: Any, rows: int, columns: int, cell_size: int) -> None:
-    given = {name: _example(name, rows, columns, cell_size) for name in model.inputs}
+def _compare(model: _Model, session: Any, grid: tuple[int, int], network: DISCO) -> None:
+    given = {name: _example(name, grid, network) for name in model.inputs}
     with torch.no_grad():
         expected = model.network(*given.values())
     expected = (expected,) if isinstance(expected, Tensor) else expected

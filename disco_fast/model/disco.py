@@ -16,6 +16,7 @@ from ..readout import TEMPERATURE, Readout, official
 from ..reference import MAX_VARIANTS
 from .backbone import Backbone
 from .efficientnet import EfficientNetBackbone
+from .pooling import pool
 from .refinenet import RefineNet
 from .scale import STRIDE, TOKEN_DIM
 from .spixnet import SPixNet
@@ -231,7 +232,7 @@ class DISCO(nn.Module):
         """
         rows, columns = gray.shape[2] // self.cell_size, gray.shape[3] // self.cell_size
         association, features, position = self._extract(gray, rows, columns)
-        pooled, association_sum, size = self._pool(features, association)
+        pooled, association_sum, size = pool(features, association, self.cell_size, self.ops)
         del features  # the largest tensor, and no longer needed
         tokens = pooled.flatten(2).transpose(1, 2).contiguous()
         color_tokens = self.wildpath(tokens, position)
@@ -322,23 +323,6 @@ class DISCO(nn.Module):
         """
         mask, label = self._hints(bins, anchors, tokens.shape[1])
         return mask, label, self.hintpath(self._embed(tokens, mask, label), position)
-
-    def _pool(self, features: Tensor, association: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """SP-Pooling (equation 1): pooled, association_sum and size, as in `Superpixels`."""
-        if features.shape[2] == association.shape[2]:
-            return self.ops.sp_pool_with_size(features, association, self.cell_size)
-        pooled, association_sum = self.pool_coarse(features, association)
-        return pooled, association_sum, self.ops.superpixel_size(association, self.cell_size)
-
-    def pool_coarse(self, features: Tensor, association: Tensor) -> tuple[Tensor, Tensor]:
-        """SP-Pooling of features [N,C,h,w] of a fraction of the side, by the average association.
-
-        Returns:
-            pooled [N,C,rows,columns] and association_sum [N,1,rows,columns].
-        """
-        finer = association.shape[2] // features.shape[2]
-        coarse = F.avg_pool2d(association, finer)
-        return self.ops.sp_pool(features, coarse, self.cell_size // finer)
 
     # The steps below are those that a prepared network does in another way (engine/).
 

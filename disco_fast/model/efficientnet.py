@@ -20,7 +20,7 @@ _SCALES = (
     ((6, 3, 80, 3), (6, 5, 112, 3)),
     ((6, 5, 192, 4), (6, 3, 320, 1)),
 )
-QUARTER = 4  # features are pooled at a quarter of the side: finer, they would say no more
+QUARTER = 2  # halvings of the side at which features are pooled: finer, they would say no more
 _STEM = 32  # channels, at half the side
 CHANNELS = (1, *(stages[-1][2] for stages in _SCALES))
 """Channels of what is projected to features: the gray picture, then scales from fine to coarse."""
@@ -119,20 +119,20 @@ class Pyramid(nn.Module):
 
     def at_quarter(self, x: Tensor) -> list[Tensor]:
         """What `encode` finds, each at a quarter of the side: [N,C,H/4,W/4]."""
-        sides = (x.shape[2] // QUARTER, x.shape[3] // QUARTER)
-        return [_resized(level, sides) for level in self.encode(x)]
+        return [_to_quarter(level, halvings) for halvings, level in enumerate(self.encode(x))]
 
     def forward(self, x: Tensor) -> Tensor:
         """The gray picture as `gray_picture` makes it, [N,1,H,W], to features [N,64,H/4,W/4].
 
         Every scale is projected at the size that has fewer pixels.
         """
-        sides = (x.shape[2] // QUARTER, x.shape[3] // QUARTER)
         features = [
-            lateral(_resized(level, sides))
-            if level.shape[2] >= sides[0]
-            else _resized(lateral(level), sides)
-            for level, lateral in zip(self.encode(x), self.laterals, strict=True)
+            lateral(_to_quarter(level, halvings))
+            if halvings < QUARTER
+            else _to_quarter(lateral(level), halvings)
+            for halvings, (level, lateral) in enumerate(
+                zip(self.encode(x), self.laterals, strict=True)
+            )
         ]
         return torch.stack(features).sum(0)
 
@@ -175,13 +175,14 @@ def pyramid_of(backbone: nn.Module) -> Pyramid:
     raise TypeError("backbone: expected efficientnet-lite0, got the published one")
 
 
-def _resized(level: Tensor, sides: tuple[int, int]) -> Tensor:
-    """A scale at another size: by area where it shrinks, bilinearly where it grows."""
-    if level.shape[2] > sides[0]:
-        return F.avg_pool2d(level, level.shape[2] // sides[0])
-    if level.shape[2] == sides[0]:
+def _to_quarter(level: Tensor, halvings: int) -> Tensor:
+    """A scale, halved so often, at a quarter: by area where it shrinks, else bilinearly."""
+    if halvings < QUARTER:
+        return F.avg_pool2d(level, 2 ** (QUARTER - halvings))
+    if halvings == QUARTER:
         return level
-    return F.interpolate(level, sides, mode="bilinear", align_corners=False)
+    scale = 2.0 ** (halvings - QUARTER)
+    return F.interpolate(level, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def gray_picture(gray: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ..color import AB_SCALE, normalize_lightness
 from ..files import whole_file
 from ..model import DISCO
 from ..model.efficientnet import CHANNELS, gray_picture, pyramid_of
+from ..model.pooling import pool_coarse
 from .pretrained import load_pretrained
 from .stream import Crops, Turns, shuffled
 
@@ -176,10 +177,10 @@ def superpixel_rows(
     association = network.segnet(gray)
     with encoder or nullcontext():
         scales = pyramid_of(network.repnet).at_quarter(gray_picture(gray))
-    pooled = [network.pool_coarse(scale.float(), association)[0] for scale in scales]
-    colors, _, size = network.ops.sp_pool_with_size(
-        (lab[:, 1:] / AB_SCALE).contiguous(), association, network.cell_size
-    )
+    cell, ops = network.cell_size, network.ops
+    pooled = [pool_coarse(scale.float(), association, cell, ops)[0] for scale in scales]
+    chroma = (lab[:, 1:] / AB_SCALE).contiguous()
+    colors, _, size = ops.sp_pool_with_size(chroma, association, cell)
     return torch.cat([*pooled, colors, size], dim=1).flatten(2).transpose(1, 2)
 
 
