@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyvips
 import torch
 
 from . import __version__, _library
@@ -22,6 +21,7 @@ from .engine import precision
 from .evaluate import command as evaluate
 from .export import command as export
 from .folders import command as folders
+from .libvips import pyvips
 from .opencv import opencv
 from .train import command as train
 from .video import command as video
