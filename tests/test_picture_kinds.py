@@ -409,6 +409,21 @@ def test_heic() -> None:
     assert np.abs(decode_image(file.getvalue()).pixels - RGB.astype(int)).max() <= 3
 
 
+@pytest.mark.parametrize("shape", [(300, 500), (400, 640), (48, 64), (17, 9000), (64, 64)])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_jpeg_xl(shape: tuple[int, int], boxed: bool) -> None:
+    pytest.importorskip("pillow_jxl", reason="it reads JPEG XL; see the extra [formats]")
+    pixels = np.zeros((*shape, 3), np.uint8)
+    pixels[5:] = 90
+    options = {"exif": b"Exif\0\0II*\0" + bytes(8)} if boxed else {}
+    data = pillow(pixels, "JXL", lossless=True, **options)
+    assert data.startswith(b"\xff\x0a") != boxed
+    assert (decode_image(data).pixels == pixels).all()
+    height, width = shape
+    with pytest.raises(ImageFileError, match=f"{width} x {height} pixels are .* megapixels"):
+        decode_image(data, 1e-4)
+
+
 def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     with pytest.raises(ImageFileError, match=r"pip install 'disco_fast\[formats\]'"):
