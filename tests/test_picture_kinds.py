@@ -433,6 +433,18 @@ def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 # ---- refusals -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "JPEG", "AVIF", "JPEG2000", "BMP"])
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_cut_short_is_refused(form: str, share: float, several: bool) -> None:
+    options: dict = {}
+    if several and form not in ("JPEG", "AVIF", "PNG", "JPEG2000", "BMP"):
+        options = {"save_all": True, "append_images": [Image.fromarray(RGB[::-1])]}
+    data = pillow(RGB, form, **options)
+    with pytest.raises(ImageFileError, match="cut short"):
+        decode_pages(data[: int(len(data) * share)])
+
+
 def test_a_damaged_strip_and_an_unknown_compression_are_refused() -> None:
     data = bytearray(tiff(RGB, compression="lzw"))
     data[200:600] = bytes(400)
