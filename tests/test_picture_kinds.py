@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -514,6 +515,19 @@ def test_the_bound_is_the_callers_and_counts_all_pages() -> None:
         decode_pages(data, 1.9 * one)
     with pytest.raises(ImageFileError, match="megapixels"):
         decode_image(data, 0.9 * one)
+
+
+def test_many_threads_decode_at_once_and_each_gets_its_own() -> None:
+    pictures = [np.roll(RGB, 3 * n, axis=1) for n in range(12)]
+    forms = ("PNG", "TIFF", "GIF", "WEBP")
+    options = {"WEBP": {"lossless": True}}
+    files = [pillow(p, form, **options.get(form, {})) for p in pictures for form in forms]
+    alone = [decode_image(data).pixels for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            together = pool.map(decode_image, files)
+            for one, other in zip(alone, together, strict=True):
+                assert np.array_equal(one, other.pixels)
 
 
 def test_a_budget_is_shared_and_never_blocks_what_is_alone() -> None:
