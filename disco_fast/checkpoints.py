@@ -70,14 +70,16 @@ def save_checkpoint(
     path: str | Path,
     dtype: torch.dtype = torch.float32,
     notes: Mapping[str, str] | None = None,
+    replace: bool = True,
 ) -> None:
     """Write a network as safetensors, whole or not at all.
 
     Args:
         network: its floating tensors are stored in `dtype`, its counters as they are.
-        path: the file; replaced if it exists.
+        path: the file.
         dtype: torch.float16 halves the file.
         notes: kept in the file's metadata, such as how the network was trained.
+        replace: whether a file of that name is replaced.
     """
     state = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
@@ -90,7 +92,7 @@ def save_checkpoint(
         "backbone": network.backbone,
         "readout": network.readout.to_json(),
     }
-    with whole_file(path) as partial:
+    with whole_file(path, replace) as partial:
         partial.write_bytes(safetensors.torch.save(state, metadata))
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyvips
 import torch
 
 from . import __version__, _library
@@ -30,7 +29,9 @@ from .download import OFFICIAL, cache_folder, download, file_sha256
 from .engine import precision
 from .evaluate import command as evaluate
 from .export import command as export
+from .files import remove_stale
 from .folders import command as folders
+from .libvips import pyvips
 from .opencv import opencv
 from .train import command as train
 from .video import command as video
@@ -127,7 +128,8 @@ def _run_convert(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{target}: the name of a converted checkpoint ends in .safetensors")
     if target.exists() and not arguments.overwrite:
         raise UsageError(f"{target} exists; choose another name, or add --overwrite")
-    save_checkpoint(load_checkpoint(source), target)
+    remove_stale(target.parent)
+    save_checkpoint(load_checkpoint(source), target, replace=arguments.overwrite)
     say(f"{target} is written")
     return DONE
 

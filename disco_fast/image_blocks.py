@@ -119,6 +119,27 @@ def with_png_comments(data: bytes, comments: Comments, resolution_is_known: bool
     return data[:place] + made + data[place:]
 
 
+def gif_is_cut(data: bytes) -> bool:
+    """Whether a GIF file ends within a frame; its decoder would give what is there of it."""
+
+    def behind_table(flags: int, place: int) -> int:
+        return place + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+    try:
+        place = behind_table(data[10], 13)
+        while place < len(data) and data[place] in (0x21, 0x2C):
+            if data[place] == 0x21:  # an extension: its label
+                place += 2
+            else:  # a frame: its table of colours, and the size of its codes
+                place = behind_table(data[place + 9], place + 10) + 1
+            while data[place]:  # blocks, each with its length; one of none ends them
+                place += 1 + data[place]
+            place += 1
+    except IndexError:
+        return True
+    return False
+
+
 def _chunk(name: bytes, content: bytes) -> bytes:
     checksum = struct.pack(">I", zlib.crc32(name + content))
     return struct.pack(">I", len(content)) + name + content + checksum

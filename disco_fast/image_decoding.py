@@ -13,19 +13,14 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pyvips
 
 from . import other_decoders, tiff_tags
-from .image_blocks import jpeg_segments
+from .image_blocks import gif_is_cut, jpeg_segments
 from .image_bounds import DECODING, check_pixels
 from .image_metadata import Kept, field, of_image, of_tiff
+from .libvips import pyvips
 from .picture import ImageFileError, Pages, Picture
 from .tiff_tags import Directory, TagsError
-
-# libvips keeps results for the next call that asks the same: here nobody does, and they are large.
-pyvips.cache_set_max(0)
-# Whoever decodes many pictures decodes several at a time.
-pyvips.concurrency_set(1)
 
 # How much damage is an error: libtiff and libpng also warn of what harms no sample.
 _LOADERS = {
@@ -106,6 +101,8 @@ def _check(image: pyvips.Image) -> None:
 def _raster(data: bytes, kind: str, megapixels: float, only_first: bool) -> Pages:
     if not only_first and kind == "PNG" and data.find(b"acTL", 0, data.find(b"IDAT")) >= 0:
         raise ImageFileError("an animated PNG: save it as an animated WebP or GIF")
+    if kind == "GIF" and gif_is_cut(data):
+        raise pyvips.Error("it ends within a frame")
     image = _load(data, kind)
     count = image.get("n-pages") if kind in _ANIMATED and image.get_typeof("n-pages") else 1
     count = 1 if only_first else count

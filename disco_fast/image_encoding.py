@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyvips
 
 from .image_kinds import JPEG_SUFFIXES, SUFFIXES, TIFF_SUFFIXES
 from .image_metadata import Kept, finish_jpeg, finish_png, finish_tiff, put
+from .libvips import pyvips
 from .picture import ImageFileError, Pages, Picture
 
 

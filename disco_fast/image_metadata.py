@@ -6,8 +6,6 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import pyvips
-
 from . import image_mark, tiff_tags
 from .image_blocks import (
     LONGEST_SEGMENT,
@@ -18,6 +16,7 @@ from .image_blocks import (
     with_jpeg_comments,
     with_png_comments,
 )
+from .libvips import pyvips
 from .tiff_tags import Directory, Entry, TagsError
 
 Resolution: TypeAlias = tuple[float, float]

@@ -107,6 +107,8 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int]:
 
 def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, bytes | None, Kept]:
     plugin = _plugin(kind)
+    if kind == "JPEG XL":  # which its plugin decodes at once
+        check_pixels([_jpeg_xl_size(data)], len(data), megapixels)
     try:
         if kind == "HEIC":
             picture = plugin.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
@@ -128,6 +130,42 @@ def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, b
     info = picture.info
     kept = of_blocks(info.get("exif"), info.get("xmp"))
     return samples.reshape(*samples.shape[:2], -1), info.get("icc_profile"), kept
+
+
+def _jpeg_xl_size(data: bytes) -> tuple[int, int]:
+    """By the size header of the codestream: fields of bits, the lowest first."""
+    bits = int.from_bytes(_jpeg_xl_codestream(data)[2:18].ljust(16, b"\0"), "little")
+
+    def field(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & ((1 << count) - 1), bits >> count
+        return value
+
+    def side() -> int:
+        return (field(5) + 1) * 8 if small else field((9, 13, 18, 30)[field(2)]) + 1
+
+    small = field(1)
+    height, ratio = side(), field(3)
+    if not ratio:
+        return side(), height
+    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height * across // down, height
+
+
+def _jpeg_xl_codestream(data: bytes) -> bytes:
+    """The first bytes of it, in a box or not."""
+    place = 0
+    while not data.startswith(b"\xff\x0a", place):
+        try:
+            length, name = struct.unpack_from(">I4s", data, place)
+        except struct.error:
+            raise ImageFileError(f"{_DAMAGED} (JPEG XL)") from None
+        if name in (b"jxlc", b"jxlp"):
+            place += 16 if length == 1 else 8
+            place += 4 if name == b"jxlp" else 0
+            break
+        place += max(length, 8)
+    return data[place : place + 18]
 
 
 def _plugin(kind: str) -> ModuleType:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .image_files import READ_SUFFIXES, ImageFileError, decode_image
+from .image_files import READ_SUFFIXES, ImageFileError, decode_image, read_bytes
 from .opencv import opencv
 
 
@@ -62,15 +62,20 @@ class Photographs:
         """
         place = self._places[index]
         try:
-            with open(place.file, "rb") as file:
-                file.seek(place.start)
-                data = file.read(place.length)
-            pixels = decode_image(data).pixels
+            pixels = decode_image(_bytes(place)).pixels
         except (OSError, ImageFileError) as error:
             raise ImageFileError(f"{place.file}: {place.name}: {error}") from error
         if pixels.dtype == np.uint16:
             pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def _bytes(place: _Place) -> bytes:
+    if place.length < 0:
+        return read_bytes(place.file)
+    with open(place.file, "rb") as file:
+        file.seek(place.start)
+        return file.read(place.length)
 
 
 def middle_square(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -114,6 +119,8 @@ def _members(shard: Path) -> Iterator[_Place]:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 name = Path(member.name)
+                if member.size < 0:
+                    raise tarfile.TarError(f"{member.name} has {member.size} bytes")
                 if member.isfile() and name.suffix.lower() in READ_SUFFIXES:
                     yield _Place(shard, name.name, member.offset_data, member.size)
     except (OSError, tarfile.TarError) as error:

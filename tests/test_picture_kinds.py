@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -409,6 +410,21 @@ def test_heic() -> None:
     assert np.abs(decode_image(file.getvalue()).pixels - RGB.astype(int)).max() <= 3
 
 
+@pytest.mark.parametrize("shape", [(300, 500), (400, 640), (48, 64), (17, 9000), (64, 64)])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_jpeg_xl(shape: tuple[int, int], boxed: bool) -> None:
+    pytest.importorskip("pillow_jxl", reason="it reads JPEG XL; see the extra [formats]")
+    pixels = np.zeros((*shape, 3), np.uint8)
+    pixels[5:] = 90
+    options = {"exif": b"Exif\0\0II*\0" + bytes(8)} if boxed else {}
+    data = pillow(pixels, "JXL", lossless=True, **options)
+    assert data.startswith(b"\xff\x0a") != boxed
+    assert (decode_image(data).pixels == pixels).all()
+    height, width = shape
+    with pytest.raises(ImageFileError, match=f"{width} x {height} pixels are .* megapixels"):
+        decode_image(data, 1e-4)
+
+
 def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     with pytest.raises(ImageFileError, match=r"pip install 'disco_fast\[formats\]'"):
@@ -416,6 +432,18 @@ def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 # ---- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "JPEG", "AVIF", "JPEG2000", "BMP"])
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_cut_short_is_refused(form: str, share: float, several: bool) -> None:
+    options: dict = {}
+    if several and form not in ("JPEG", "AVIF", "PNG", "JPEG2000", "BMP"):
+        options = {"save_all": True, "append_images": [Image.fromarray(RGB[::-1])]}
+    data = pillow(RGB, form, **options)
+    with pytest.raises(ImageFileError, match="cut short"):
+        decode_pages(data[: int(len(data) * share)])
 
 
 def test_a_damaged_strip_and_an_unknown_compression_are_refused() -> None:
@@ -487,6 +515,19 @@ def test_the_bound_is_the_callers_and_counts_all_pages() -> None:
         decode_pages(data, 1.9 * one)
     with pytest.raises(ImageFileError, match="megapixels"):
         decode_image(data, 0.9 * one)
+
+
+def test_many_threads_decode_at_once_and_each_gets_its_own() -> None:
+    pictures = [np.roll(RGB, 3 * n, axis=1) for n in range(12)]
+    forms = ("PNG", "TIFF", "GIF", "WEBP")
+    options = {"WEBP": {"lossless": True}}
+    files = [pillow(p, form, **options.get(form, {})) for p in pictures for form in forms]
+    alone = [decode_image(data).pixels for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            together = pool.map(decode_image, files)
+            for one, other in zip(alone, together, strict=True):
+                assert np.array_equal(one, other.pixels)
 
 
 def test_a_budget_is_shared_and_never_blocks_what_is_alone() -> None:

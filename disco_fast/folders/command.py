@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -125,8 +124,6 @@ def run(arguments: argparse.Namespace) -> int:
     coloring = _coloring(arguments, colorizer, options, text)
     for folder in {target.parent for job in jobs for target in job.targets}:
         remove_stale(folder)
-    # A damaged file is reported below, once; libvips would also describe it at length.
-    logging.getLogger("pyvips").setLevel(logging.CRITICAL)
     folder_out = folder_of(arguments.paths, arguments.output)
     failures = Failures(folder_out) if folder_out else None
     steps = Colorizing(colorizer, coloring, options, len(jobs), failures, _writing(arguments))
