@@ -368,6 +368,21 @@ def test_ten_bits_stay(
     assert (np.diff(columns[::8]) > 0).mean() > 0.95  # 256 levels would make steps of four
 
 
+@pytest.mark.parametrize("kind", ["rgb555le", "monob", "gray", "yuv420p"])
+def test_films_of_eight_bits_and_fewer(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.nut"
+    with av.open(str(source), "w") as output:
+        video = output.add_stream("rawvideo", rate=RATE)
+        video.height, video.width, video.pix_fmt = 48, 64, kind
+        video.codec_context.color_trc = 16 if kind == "yuv420p" else 1  # PQ is rare with 8 bits
+        for gray in pan("china", 3, 48, 64):
+            output.mux(video.encode(gray_frame(gray)))
+        output.mux(video.encode(None))
+    assert film.look(source).depth == 8
+    made = stream_of(colorized(source, tmp_path / "out.mp4"))
+    assert (made["codec"], made["format"]) == ("h264", "yuv420p")
+
+
 def test_eight_bits_are_written_as_most_players_know_them(tmp_path: Path) -> None:
     source = write_film(tmp_path / "in.mp4", pan("china", 3, 48, 64))
     for codec, wanted in ((None, "h264"), ("hevc", "hevc")):

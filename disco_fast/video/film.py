@@ -45,7 +45,8 @@ class Frame(NamedTuple):
     """A picture of a film.
 
     Attributes:
-        pixels: (H, W, 3) RGB, uint8, or uint16 of the full range where the film has more bits.
+        pixels: (H, W, 3) RGB, uint8, or uint16 of the full range where the film has more bits or is
+            in HDR.
         time: in units of the film's time base.
         duration: likewise; 0 if the film does not say.
     """
@@ -64,7 +65,7 @@ class Facts(NamedTuple):
         rate: frames a second, on average.
         frames: how many it says that it has, or should have by its duration; 0 if neither is known.
         aspect: width of a pixel over its height, upright.
-        depth: bits of a sample.
+        depth: bits of a sample, at least 8.
         hdr: "PQ", "HLG", or empty for a film of ordinary range.
         interlaced: whether frames are of two fields.
         top_first: of those, whether the upper lines are the earlier.
@@ -218,7 +219,7 @@ def _read(container: Any, path: Path) -> tuple[Facts, Orientation]:
         rate,
         count,
         aspect,
-        depth=max(part.bits for part in first.format.components),
+        depth=max(8, *(part.bits for part in first.format.components)),
         hdr=TRANSFERS.get(first.color_trc, ""),
         interlaced=first.interlaced_frame,
         top_first=first.interlaced_frame and top_first(first),
@@ -263,7 +264,7 @@ def _next_time(given: int | None, last: int | None, step: int) -> int:
 
 def _rgb(picture: Any, facts: Facts, size: dict[str, int]) -> np.ndarray:
     """(H, W, 3) as `Frame` has it, as stored."""
-    kind = "rgb24" if facts.depth == 8 else "rgb48le"
+    kind = "rgb24" if facts.depth == 8 and not facts.hdr else "rgb48le"
     pixels = picture.reformat(format=kind, interpolation=scaling(), **size).to_ndarray()
     return tone_mapped(pixels, facts.hdr) if facts.hdr else pixels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -65,7 +66,8 @@ class WorkFolder:
     ) -> None:
         if not self.parts:
             self.remove()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no open file, and filelock does it there
+            Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 
     def state(self) -> dict[str, Tensor]:
