@@ -176,7 +176,7 @@ class Analysis:
             ValueError: not such a text, or an anchor does not fit.
         """
         width, height = self.size
-        read = files.from_json(text, width, height)
+        read = files.from_json(text, width, height, most=len(self._probability))
         return self.resolved(
             [self._make(self._superpixel_at(point), color, point) for point, color in read]
         )

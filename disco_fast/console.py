@@ -25,18 +25,23 @@ def show_progress(done: int, total: int, source: Path, every: int = 1) -> None:
         every: how many share a line where there is no terminal.
     """
     if sys.stderr.isatty():
-        bar = f"[{'=' * (30 * done // total):30}] {done}/{total} {source}"
+        bar = f"[{'=' * (30 * done // total):30}] {done}/{total} {printable(str(source))}"
         columns = shutil.get_terminal_size().columns - 1
         print(f"\r{bar[:columns]:{columns}}", end="", file=sys.stderr, flush=True)
     elif done % every == 0 or done == total:
-        print(f"[{done}/{total}] {source}", file=sys.stderr, flush=True)
+        print(f"[{done}/{total}] {printable(str(source))}", file=sys.stderr, flush=True)
 
 
 def say(message: str) -> None:
     """Print a line on standard error, over the progress bar if that is there."""
     if sys.stderr.isatty():
         print(f"\r{'':{shutil.get_terminal_size().columns - 1}}\r", end="", file=sys.stderr)
-    print(f"disco-fast: {message}", file=sys.stderr, flush=True)
+    print(f"disco-fast: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are escaped: a file's name may hold a terminal's commands."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def reason(error: BaseException) -> str:
