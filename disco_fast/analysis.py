@@ -15,6 +15,7 @@ from . import anchors as files
 from . import ops
 from .anchor_count import count_anchors
 from .anchors import Anchor, Color, Point, Swatch, bin_of, shown
+from .autocast import without_autocast
 from .color import N_BINS, nearest_bins
 from .engine import Engine
 from .model import Superpixels
@@ -75,6 +76,7 @@ class Analysis:
         place = self._superpixel_at(point)
         return self._make(place, None if color is None else bin_of(color), point)
 
+    @without_autocast
     def colorize(self, anchors: Sequence[GivenAnchor] | None = None) -> Tensor:
         """Colour the picture by anchors; only what depends on them is computed.
 
