@@ -7,7 +7,7 @@ by taking turns.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -18,6 +18,15 @@ from ..image_files import ImageFileError
 from ..photographs import Photographs, resized, to_lab
 
 _MOST_DAMAGED = 16  # photographs in a row, before it is no accident
+
+
+def readable(photographs: Photographs, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    """The photographs of these indices, one by one; a damaged one is left out, with a warning."""
+    for index in indices:
+        try:
+            yield photographs.read(index)
+        except ImageFileError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
 
 
 class Crops(Dataset[Tensor]):
@@ -54,12 +63,11 @@ class Crops(Dataset[Tensor]):
         return torch.from_numpy(to_lab(resized(square, self._size))).permute(2, 0, 1)
 
     def _readable(self, number: int) -> np.ndarray:
-        for following in range(number, number + _MOST_DAMAGED):
-            try:
-                return self._photographs.read(self._index(following))
-            except ImageFileError as error:
-                warnings.warn(f"left out: {error}", stacklevel=2)
-        raise ImageFileError(f"{_MOST_DAMAGED} photographs in a row cannot be read")
+        turns = range(number, number + _MOST_DAMAGED)
+        found = next(readable(self._photographs, map(self._index, turns)), None)
+        if found is None:
+            raise ImageFileError(f"{_MOST_DAMAGED} photographs in a row cannot be read")
+        return found
 
     def _index(self, number: int) -> int:
         epoch, place = divmod(number, self._count)

@@ -6,15 +6,19 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import islice
 from types import FrameType
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..color import AB_SCALE, normalize_lightness
+from ..image_files import ImageFileError
 from ..photographs import Photographs, middle_square, to_lab
 from .processes import Processes
+from .stream import readable
 from .trainer import Trainer
 
 _SAMPLES = 8
@@ -27,7 +31,7 @@ class Watch:
 
     Args:
         trainer: the training.
-        photographs: the last eight are the sample pictures.
+        photographs: the last eight that can be read are the sample pictures.
         size: side of a sample in pixels.
         processes: which one this is.
 
@@ -35,6 +39,7 @@ class Watch:
         interrupted: whether a signal came.
 
     Raises:
+        ImageFileError: none of the last photographs can be read.
         ModuleNotFoundError: the extra ``train`` is not installed.
     """
 
@@ -48,8 +53,7 @@ class Watch:
             ) from None
         self.interrupted = False
         self._trainer, self._resources = trainer, ExitStack()
-        last = range(max(0, len(photographs) - _SAMPLES), len(photographs))
-        labs = [to_lab(middle_square(photographs.read(index), size)) for index in last]
+        labs = [to_lab(middle_square(pixels, size)) for pixels in _last(photographs)]
         self._samples = torch.stack([torch.from_numpy(lab).permute(2, 0, 1) for lab in labs])
         batch = trainer.schedule.batch
         self._bar = tqdm(
@@ -101,6 +105,15 @@ class Watch:
             rows = (truth * 0, AB_SCALE * out.ab, truth)
             pictures = [_side_by_side(ops.lab_to_rgb(lightness, ab, True)) for ab in rows]
         self._writer.add_image("samples", torch.cat(pictures, dim=1).cpu(), self._trainer.step)
+
+
+def _last(photographs: Photographs) -> list[np.ndarray]:
+    """The last ones that can be read, in their order."""
+    last = range(len(photographs))[-2 * _SAMPLES :]
+    found = list(islice(readable(photographs, reversed(last)), _SAMPLES))
+    if not found:
+        raise ImageFileError(f"none of the last {len(last)} photographs can be read")
+    return found[::-1]
 
 
 def _side_by_side(pictures: Tensor) -> Tensor:
