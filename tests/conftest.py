@@ -11,12 +11,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import checkout
 import emulated
 import pytest
 import torch
 from torch.utils import _pytree
 
 from disco_fast import _library, ops, reference
+
+
+def pytest_report_header() -> str:
+    """What is tested."""
+    return checkout.tested()
 
 
 def need_gpu() -> None:
