@@ -26,6 +26,7 @@ from disco_fast.image_files import Picture, read_image, write_image
 pytest.importorskip("gradio")
 
 from disco_fast.web.folder import make_room, visitors_folder
+from disco_fast.web.page import build
 from disco_fast.web.session import Limits, Session, SessionError
 from disco_fast.web.visits import Visits
 
@@ -216,6 +217,13 @@ def test_sessions_are_put_away_and_taken_up_again(colorizer: Colorizer) -> None:
         assert visits.session(key) is None
     assert not visits._sessions
     assert not visits._away
+
+
+def test_the_network_is_asked_by_one_visitor_at_a_time(colorizer: Colorizer) -> None:
+    page = build(colorizer, Limits())
+    assert {event.concurrency_id for event in page.fns.values() if event.fn} == {"network"}
+    assert page._queue.default_concurrency_limit == 1
+    assert not page.api_open
 
 
 def test_an_upload_that_is_gone_is_asked_for_again(colorizer: Colorizer, tmp_path: Path) -> None:

@@ -136,7 +136,12 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
             except Exception as error:
                 return [_words(error), gr.skip()]
 
-        quiet: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+        # One limit for all events together: each would have its own.
+        quiet: dict[str, Any] = {
+            "show_progress": "minimal",
+            "api_visibility": "private",
+            "concurrency_id": "network",
+        }
         upload.change(opened, [visit, upload], [visit, *view, gallery, files], **quiet)
         anchors.select(clicked, [visit, move], [*view, move], **quiet)
         strip.select(picked, visit, view, **quiet)
