@@ -79,6 +79,7 @@ class Clients:
         while not self._over.is_set():
             with suppress(OSError, http.client.HTTPException):
                 manner(self._over)
+            self._over.wait(0.1)
 
 
 def post(body: bytes) -> int:
@@ -108,19 +109,16 @@ def _slow(over: threading.Event) -> None:
 
 def _garbage(over: threading.Event) -> None:
     post(os.urandom(1000))
-    over.wait(0.1)
 
 
 def _endless(over: threading.Event) -> None:
     with _begin(2**40) as connection:
         for _ in range(2 * LARGEST // 2**16):
             connection.sendall(2**16 * b"a")
-    over.wait(0.1)
 
 
 def _hang_up(over: threading.Event) -> None:
     _begin(100_000).close()
-    over.wait(0.1)
 
 
 def measure(clients: Sequence[int], beside: int, seconds: float) -> Report:
