@@ -92,6 +92,8 @@ def test_other_hosts_and_origins_are_refused(address: str) -> None:
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://127.0.0.1:1"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": "["}, 403),
     ):
         assert ask(f"{address}/", **headers)[0] == status, headers
     assert upload(address, b"a", Origin="http://evil.example")[0] == 403

@@ -63,14 +63,8 @@ class Gate:
             return
         try:
             self._check(scope)
-            if scope["method"] == "POST":
-                body = _Body(receive, self._most(scope["path"]), self)
-                try:
-                    await self._pass_on(scope, body, send)
-                finally:
-                    self._arriving -= body.came
-            else:
-                await self._app(scope, receive, _with_headers(send))
+            answer = self._post if scope["method"] == "POST" else self._app
+            await answer(scope, receive, _with_headers(send))
         except _RefusedError as refused:
             await PlainTextResponse(str(refused), refused.status)(scope, receive, send)
 
@@ -80,6 +74,19 @@ class Gate:
         if self._arriving > _HELD * self._largest:
             raise _RefusedError(503, "Too many uploads at a time: try again later.")
 
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_upload = scope["path"].startswith(f"{_API}/upload")
+        body = _Body(receive, self._largest + _FORM if is_upload else _EVENT, self)
+        body.check_announced(Headers(scope=scope).get("content-length", "0"))
+        try:
+            if is_upload:
+                await asyncio.to_thread(make_room, self._folder, _HELD * self._largest)
+            else:
+                _check_event(await body.whole())
+            await self._app(scope, body, send)
+        finally:
+            self._arriving -= body.came
+
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         hosts = [headers[name] for name in ("host", "x-forwarded-host") if name in headers]
@@ -87,7 +94,7 @@ class Gate:
             if not self._is_known(host):
                 raise _RefusedError(403, "This page is not served under that name.")
         origin = headers.get("origin")
-        if origin is not None and not self._is_own(urlsplit(origin).netloc, hosts):
+        if origin is not None and not self._is_own(origin.partition("://")[2], hosts):
             raise _RefusedError(403, "This page takes nothing from other pages.")
         method = scope["method"]
         if not (_WRITTEN if method == "POST" else _READ).fullmatch(path):
@@ -104,18 +111,6 @@ class Gate:
             return bool(origin)
         name = _name(origin)  # other programs of this machine have other ports
         return name in self._names and name != "localhost" and not _is_number(name)
-
-    def _most(self, path: str) -> int:
-        return self._largest + _FORM if path.startswith(f"{_API}/upload") else _EVENT
-
-    async def _pass_on(self, scope: Scope, body: _Body, send: Send) -> None:
-        body.check_announced(Headers(scope=scope).get("content-length", "0"))
-        if body.most == _EVENT:
-            _check_event(await body.whole())
-        else:
-            room = _HELD * self._largest
-            await asyncio.to_thread(make_room, self._folder, room)
-        await self._app(scope, body, _with_headers(send))
 
 
 class _Body:
