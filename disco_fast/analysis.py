@@ -14,6 +14,7 @@ from . import anchors as files
 from . import ops
 from .anchor_count import count_anchors
 from .anchors import Anchor, Color, Point, Swatch, bin_of, shown
+from .autocast import without_autocast
 from .color import N_BINS, nearest_bins, rgb_to_lab
 from .engine import Engine
 from .model import Superpixels
@@ -110,6 +111,7 @@ class Analysis:
         place = self._superpixel_at(point)
         return self._make(place, None if color is None else bin_of(color), point)
 
+    @without_autocast
     def colorize(
         self, anchors: Sequence[GivenAnchor] | None = None, *, vividness: float | None = None
     ) -> Tensor:
@@ -219,7 +221,7 @@ class Analysis:
             ValueError: not such a text, or an anchor does not fit.
         """
         width, height = self.size
-        read = files.from_json(text, width, height)
+        read = files.from_json(text, width, height, most=len(self._probability))
         return self.resolved(
             [self._make(self._superpixel_at(point), color, point) for point, color in read]
         )

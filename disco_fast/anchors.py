@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,8 @@ RGB: TypeAlias = tuple[int, int, int]
 _FORMAT = "disco_fast anchors"
 _VERSION = 1
 _MOST_CHROMA = 200.0  # of ab; sRGB reaches 134
+_LONGEST = 1e9  # pixels of a picture's side; no format has more
+_SHOWN = 60  # characters of a wrong value in a message
 
 
 class Swatch(NamedTuple):
@@ -99,7 +100,7 @@ def rgb_of(color: str | Sequence[int]) -> RGB:
     Raises:
         ValueError: it is something else.
     """
-    wrong = f'color: expected "#rrggbb", or red, green and blue from 0 to 255, got {color!r}'
+    wrong = f'color: expected "#rrggbb", or red, green and blue from 0 to 255, got {_short(color)}'
     if isinstance(color, str):
         digits = color.strip().removeprefix("#")
         if not re.fullmatch(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", digits):
@@ -110,7 +111,7 @@ def rgb_of(color: str | Sequence[int]) -> RGB:
     try:
         red, green, blue = (int(part) for part in color)
         fits = all(int(p) == p and 0 <= p <= 255 for p in color)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(wrong) from None
     if not fits:
         raise ValueError(wrong)
@@ -146,7 +147,9 @@ def to_json(anchors: Sequence[Anchor], width: int, height: int) -> str:
     return json.dumps({**head, "anchors": entries}, indent=2) + "\n"
 
 
-def from_json(text: str, width: int, height: int) -> list[tuple[Point, int]]:
+def from_json(
+    text: str, width: int, height: int, most: int | None = None
+) -> list[tuple[Point, int]]:
     """Points and colour bins of anchors that `to_json` wrote, or a person.
 
     An entry has "x", "y", and "color" or, what counts where both are there, "ab". Where the text
@@ -156,33 +159,38 @@ def from_json(text: str, width: int, height: int) -> list[tuple[Point, int]]:
         text: the anchors.
         width: of the picture that they are for, in pixels.
         height: likewise.
+        most: anchors, as many as the picture has superpixels; None for any number.
 
     Raises:
         ValueError: not such a text; the message says what of it.
     """
     try:
-        read = json.loads(text)
+        read = json.loads(text.removeprefix("\ufeff"))  # Windows' editor begins with that mark
+    except RecursionError:
+        raise ValueError("anchors: expected a JSON object, not so many levels of it") from None
     except ValueError as error:
         raise ValueError(f"anchors: not JSON ({error})") from None
     if not isinstance(read, dict) or read.get("format", _FORMAT) != _FORMAT:
         raise ValueError(f'anchors: expected a JSON object whose "format" is "{_FORMAT}"')
     if read.get("version", _VERSION) != _VERSION:
-        raise ValueError(f"anchors: expected version {_VERSION}, got {read['version']!r}")
+        raise ValueError(f"anchors: expected version {_VERSION}, got {_short(read['version'])}")
     entries = read.get("anchors")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError('anchors: expected "anchors", a list of objects')
-    across = width / _number(read, "width", "the file", 1, math.inf, width)
-    down = height / _number(read, "height", "the file", 1, math.inf, height)
+    if most is not None and len(entries) > most:
+        raise ValueError(f"anchors: expected at most {most}, got {len(entries)}")
+    across = width / _number(read, "width", "the file", 1, _LONGEST, width)
+    down = height / _number(read, "height", "the file", 1, _LONGEST, height)
     return [_entry(number, entry, across, down) for number, entry in enumerate(entries)]
 
 
 def _entry(number: int, entry: dict[str, Any], across: float, down: float) -> tuple[Point, int]:
     name = f"anchor {number}"
-    x, y = (_number(entry, key, name, 0, math.inf) for key in "xy")
+    x, y = (_number(entry, key, name, 0, _LONGEST) for key in "xy")
     if "ab" in entry:
         ab = entry["ab"]
         if not isinstance(ab, list) or len(ab) != 2:
-            raise ValueError(f'anchors: {name}: expected two numbers in "ab", got {ab!r}')
+            raise ValueError(f'anchors: {name}: expected two numbers in "ab", got {_short(ab)}')
         named = {"a": ab[0], "b": ab[1]}
         chroma = [_number(named, key, name, -_MOST_CHROMA, _MOST_CHROMA) for key in "ab"]
         return (x * across, y * down), int(nearest_bins(torch.tensor([chroma]))[0])
@@ -192,6 +200,15 @@ def _entry(number: int, entry: dict[str, Any], across: float, down: float) -> tu
         return (x * across, y * down), bin_of(entry["color"])
     except ValueError as error:
         raise ValueError(f"anchors: {name}: {error}") from None
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, cut short."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number that is too large"
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
 def _number(
@@ -204,5 +221,5 @@ def _number(
 ) -> float:
     value = entry.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f'anchors: {name}: expected a number for "{key}", got {value!r}')
+        raise ValueError(f'anchors: {name}: expected a number for "{key}", got {_short(value)}')
     return float(value)

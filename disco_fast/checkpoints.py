@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,8 @@ from .readout import Readout, official
 COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
 _WIDEST = "repnet.conv4_3.0.weight_orig"  # 512 channels at width 1: tells the width to 1/512
 _SHOWN = 5  # differences listed in an error
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LARGEST = 1e15  # of a weight; far larger ones give no colours, but NaN
 
 
 class CheckpointError(ValueError):
@@ -41,7 +43,8 @@ def load_checkpoint(path: str | Path) -> DISCO:
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: truncated, not a checkpoint, or keys or shapes of another network.
+        CheckpointError: truncated, not a checkpoint, keys or shapes of another network, or weights
+            that cannot be computed with.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,16 +53,16 @@ def load_checkpoint(path: str | Path) -> DISCO:
     state, metadata = read(path)
     if state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    width = metadata.get("width") or (len(state[_WIDEST]) / 512 if _WIDEST in state else 1.0)
-    cell_size = int(metadata.get("cell_size", 16))
-    backbone = metadata.get("backbone", "published")
     try:
+        width = metadata.get("width") or (len(state[_WIDEST]) / 512 if _WIDEST in state else 1.0)
+        cell_size = int(metadata.get("cell_size", 16))
         with torch.device("meta"):
+            backbone = metadata.get("backbone", "published")
             expected = DISCO(float(width), cell_size, backbone).state_dict()
         text = metadata.get("readout")
         readout = official() if text is None else Readout.from_json(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # whatever somebody's file says
+        raise CheckpointError(f"{path}: no DISCO network is like it ({_first(error)})") from None
     _check_fit(path, expected, state)
     wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     return assemble(wide, float(width), cell_size, backbone, readout)
@@ -120,8 +123,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(path, "pt") as file:
             keys = file.keys()
             return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a complete safetensors file ({error})") from None
+    except Exception as error:  # safetensors and torch raise many kinds
+        raise CheckpointError(
+            f"{path}: not a complete safetensors file ({_first(error)})"
+        ) from None
 
 
 @contextmanager
@@ -138,15 +143,33 @@ def _numpy_scalars() -> Iterator[None]:
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        _check_unpacked(path)
         with _numpy_scalars():
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a complete PyTorch checkpoint ({reason})") from None
+    except Exception as error:  # what a pickle can raise has no bound
+        raise CheckpointError(
+            f"{path}: not a complete PyTorch checkpoint ({_first(error)})"
+        ) from None
     state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise CheckpointError(f"{path}: holds no state dict of tensors")
     return state, {}
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a zip that unpacks to more than it is: PyTorch writes them without compression."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"its parts unpack to {unpacked} bytes, which is more than it has")
+
+
+def _first(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _check_fit(path: Path, expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
@@ -158,11 +181,34 @@ def _check_fit(path: Path, expected: dict[str, Tensor], got: dict[str, Tensor]) 
         if key in got and got[key].shape != value.shape
     ]
     problems += [
-        f"{key} holds values that are not finite"
-        for key, value in got.items()
-        if value.is_floating_point() and not bool(value.isfinite().all())
+        f"{key} {problem}"
+        for key, value in expected.items()
+        if key in got
+        and got[key].shape == value.shape
+        and (problem := _unusable(key, got[key], value))
     ]
     if problems:
         rest = len(problems) - _SHOWN
         shown = "; ".join(problems[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
         raise CheckpointError(f"{path}: does not fit the DISCO network: {shown}")
+
+
+def _unusable(key: str, got: Tensor, expected: Tensor) -> str | None:
+    """Why a tensor of the right shape is no weight, if so."""
+    if got.layout != torch.strided or got.is_nested or got.is_quantized or got.device.type != "cpu":
+        return "is not a plain tensor"
+    if not expected.is_floating_point():
+        fits = got.dtype in (torch.int64, torch.int32)
+        return None if fits else f"has type {got.dtype}, not {expected.dtype}"
+    if got.dtype not in _FLOATING:
+        return f"has type {got.dtype}, not one of {', '.join(map(str, _FLOATING))}"
+    if not got.numel():
+        return None
+    low, high = (float(value) for value in got.aminmax())
+    if not -float("inf") < low <= high < float("inf"):  # false for NaN too
+        return "holds values that are not finite"
+    if max(-low, high) > _LARGEST:
+        return f"holds values beyond {_LARGEST:g}"
+    if key.endswith("running_var") and low < 0:
+        return "holds variances below 0"
+    return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
+from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .analysis import Analysis, GivenAnchor
+from .autocast import without_autocast
 from .checkpoints import COMPACT, load_checkpoint, random_network
 from .engine import Engine
 from .engine.batching import Batches, activation_bytes, enough, fitting
@@ -24,12 +26,16 @@ from .reference import MAX_VARIANTS
 
 MODES = ("full", "reference")
 MOST_VARIANTS = 64
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _HOTTEST = 100.0
 _TOLERANCE = 1e-3  # floating pictures may leave 0..1 by as much, as resampling rounds
 
 
 class Colorizer:
     """A network ready to colorize.
+
+    It can be pickled and copied: the other end gets one of the same checkpoint (read there again,
+    if it is a file), device and precision.
 
     Args:
         checkpoint: a file (see `checkpoints.load_checkpoint`), a `DISCO`, "random" for fixed random
@@ -53,11 +59,17 @@ class Colorizer:
         device: torch.device | str | None = None,
         precision: str = "auto",
     ):
+        if isinstance(checkpoint, (str, Path)) and checkpoint != "random":
+            checkpoint = Path(checkpoint).absolute()  # also for a worker in another folder
+        self._made_of = checkpoint, device, precision
         where = usable_device(device)
         resolve(precision, where)  # before a network is read for nothing
         self._engine = Engine(_network(checkpoint), precision, where)
         self._batches = Batches()
         self.device, self.precision = self._engine.device, self._engine.precision
+
+    def __reduce__(self) -> tuple[type[Colorizer], tuple[Any, ...]]:
+        return Colorizer, self._made_of
 
     @property
     def engine(self) -> Engine:
@@ -74,6 +86,7 @@ class Colorizer:
         """What suits the checkpoint best, 0..1."""
         return self._engine.network.readout.vividness
 
+    @without_autocast
     def colorize(
         self,
         image: Tensor,
@@ -90,7 +103,7 @@ class Colorizer:
         """Colorize pictures of one size.
 
         The same picture, seed and settings give the same colours, alone or in a batch, on one
-        machine.
+        machine with one number of threads. `torch.autocast` around it changes nothing.
 
         Args:
             image: (..., 1 or 3, H, W), uint8 0-255 or floating 0-1, any device. Of RGB only the
@@ -123,11 +136,12 @@ class Colorizer:
             MemoryError: not even one picture at a time fits into memory.
         """
         _check_image(image)
-        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
+        settings = _settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
         if anchors is None:
             return self._colorize([image], settings)[0]
         return self._by_anchors(image, anchors, settings)
 
+    @without_autocast
     def colorize_all(
         self,
         images: Sequence[Tensor],
@@ -164,9 +178,10 @@ class Colorizer:
             raise TypeError(f"images: expected a sequence of tensors, got {type(images).__name__}")
         for index, image in enumerate(images):
             _check_image(image, f"images[{index}]")
-        settings = _Settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
+        settings = _settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
         return self._colorize(images, settings)
 
+    @without_autocast
     def analyze(
         self,
         image: Tensor,
@@ -194,16 +209,17 @@ class Colorizer:
         _check_image(image)
         if image.dim() != 3:
             raise ValueError(f"image: expected one picture [C,H,W], got shape {tuple(image.shape)}")
-        check_settings(n_anchors, 1, seed, working_size, "full", vividness=vividness)
-        mode = Full(working_size, self._engine.network.stride)
-        return Analysis(self._engine, image, mode, n_anchors, seed, vividness)
+        settings = _settings(n_anchors, 1, seed, working_size, "full", vividness=vividness)
+        mode = Full(settings.working_size, self._engine.network.stride)
+        return Analysis(
+            self._engine, image, mode, settings.n_anchors, settings.seed, settings.vividness
+        )
 
     def working_shape(self, height: int, width: int, working_size: int = 256) -> tuple[int, int]:
         """Size at which colour is predicted in mode "full"; those that share it share a pass."""
         return working_shape(height, width, working_size, self._engine.network.stride)
 
     def _colorize(self, images: Sequence[Tensor], settings: _Settings) -> list[Tensor]:
-        check_settings(*settings)
         if settings.n_anchors == "auto" or settings.variants > MAX_VARIANTS:
             return [self._one_by_one(image, settings) for image in images]
         call = _Call(self._engine, images, settings)
@@ -219,7 +235,6 @@ class Colorizer:
     def _by_anchors(
         self, image: Tensor, anchors: Sequence[GivenAnchor], settings: _Settings
     ) -> Tensor:
-        check_settings(*settings)
         if image[..., 0, 0, 0].numel() != 1:
             raise ValueError(f"anchors: expected one picture, got shape {tuple(image.shape)}")
         if settings.variants != 1 or settings.mode != "full":
@@ -263,6 +278,23 @@ class _Settings(NamedTuple):
     mode: str
     temperature: float = 1.0
     vividness: float | None = None
+
+
+def _settings(
+    n_anchors: int | str,
+    variants: int,
+    seed: int,
+    working_size: int,
+    mode: str,
+    temperature: float = 1.0,
+    vividness: float | None = None,
+) -> _Settings:
+    """Settings that fit, NumPy's numbers as Python's; the errors are those of `check_settings`."""
+    check_settings(n_anchors, variants, seed, working_size, mode, temperature, vividness)
+    count = n_anchors if isinstance(n_anchors, str) else int(n_anchors)
+    vivid = None if vividness is None else float(vividness)
+    whole = int(variants), int(seed), int(working_size)
+    return _Settings(count, *whole, mode, float(temperature), vivid)
 
 
 class _Place(NamedTuple):
@@ -474,8 +506,13 @@ def _check_image(image: Tensor, name: str = "image") -> None:
     expected = f"{name}: expected a tensor (..., 1 or 3, H, W), uint8 0-255 or floating 0-1"
     if not isinstance(image, Tensor):
         raise TypeError(f"{expected}, got {type(image).__name__}")
-    if image.dtype != torch.uint8 and not image.is_floating_point():
+    if image.dtype != torch.uint8 and image.dtype not in _FLOATING:
         raise TypeError(f"{expected}, got {image.dtype}")
+    if image.is_nested or image.layout != torch.strided:
+        kind = "nested" if image.is_nested else str(image.layout)
+        raise TypeError(f"{expected}, got a {kind.removeprefix('torch.')} one")
+    if image.device.type == "meta":
+        raise TypeError(f"{expected}, got one without values (device meta)")
     shape = tuple(image.shape)
     if len(shape) < 3 or shape[-3] not in (1, 3):
         raise ValueError(f"{expected}, got shape {shape}")
@@ -501,7 +538,7 @@ def check_settings(
     _check_int("variants", variants, 1, MOST_VARIANTS)
     _check_int("seed", seed, -(2**63), 2**63 - 1)
     _check_int("working_size", working_size, 16, 4096)
-    if not isinstance(temperature, (int, float)):
+    if not isinstance(temperature, Real):
         raise TypeError(f"temperature: expected a number, got {type(temperature).__name__}")
     if not 0 < temperature <= _HOTTEST:
         raise ValueError(f"temperature: expected more than 0, to {_HOTTEST}, got {temperature}")
@@ -519,7 +556,7 @@ def check_settings(
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int):
+    if not isinstance(value, Integral):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if not low <= value <= high:
+    if not low <= int(value) <= high:
         raise ValueError(f"{name}: expected {low}..{high}, got {value}")

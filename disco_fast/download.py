@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from .checkpoints import load_checkpoint
 
 OFFICIAL = {
@@ -25,6 +27,8 @@ OFFICIAL = {
 colours, and the one that bears any placing of the anchors."""
 
 _CONNECT_SECONDS, _SILENCE_SECONDS = 15, 60
+_LARGEST = 2 * 10**9  # bytes; a state of training of the official network has half as many
+_LOCK = ".disco-fast-download.lock"
 
 
 class DownloadError(RuntimeError):
@@ -63,13 +67,7 @@ def download(
     if name not in OFFICIAL:
         raise ValueError(f"name is one of {', '.join(OFFICIAL)}, not {name!r}")
     target = Path(folder or cache_folder()).absolute() / f"{name}.pth.tar"
-    if not target.exists():
-        fetch(official_url(name), target, lambda path: check_checkpoint(path, sha256))
-        return target
-    try:
-        check_checkpoint(target, sha256)
-    except ValueError as error:
-        raise DownloadError(f"{error}; remove {target} to fetch it again") from error
+    fetch(official_url(name), target, lambda path: check_checkpoint(path, sha256))
     return target
 
 
@@ -94,24 +92,44 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(url: str, target: Path, check: Callable[[Path], None]) -> None:
-    """Download ``url`` to ``target``, going on from what an earlier attempt left.
+def fetch(url: str, target: Path, check: Callable[[Path], None], largest: int = _LARGEST) -> None:
+    """Download ``url`` to ``target``, unless it is there, going on from what an earlier try left.
 
-    Progress is shown on standard error.
+    Progress is shown on standard error. Of several processes that fetch to one folder, one does and
+    the others wait for it.
 
     Args:
         url: an address of Google Drive, or any other.
         target: the file to make; it exists only once the whole content has passed ``check``.
         check: called with the path of the whole content, of the same suffix as ``target``; it
             raises ValueError if that is not what was asked for, and the content is thrown away.
+        largest: bytes of the content; of more than that nothing is kept.
 
     Raises:
-        DownloadError: gdown is not installed, nothing came, or ``check`` refused what came.
+        DownloadError: gdown is not installed, nothing came, too much came, or ``check`` refused
+            what came or what is there.
     """
-    unchecked = target.with_name(f"unchecked-{target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(_LOCK)):
+        if not target.exists():
+            _fetch(url, target, check, largest)
+            return
+        try:
+            check(target)
+        except ValueError as error:
+            raise DownloadError(f"{error}; remove {target} to fetch it again") from error
+
+
+def _fetch(url: str, target: Path, check: Callable[[Path], None], largest: int) -> None:
+    unchecked = target.with_name(f"unchecked-{target.name}")
     try:
-        _receive(url, unchecked)
+        _receive(url, unchecked, largest)
+    except _TooLargeError as error:
+        for part in _parts(unchecked):
+            part.unlink()
+        raise DownloadError(
+            f"what comes from {url} is thrown away: it has more than {largest} bytes"
+        ) from error
     except _UndeliveredError as error:
         by_hand = f"by hand, open {url} in a browser and save the file as {target}"
         raise DownloadError("; ".join([str(error), *_going_on(unchecked), by_hand])) from error
@@ -127,7 +145,11 @@ class _UndeliveredError(Exception):
     """The content of an address did not come, or not whole; the message says why."""
 
 
-def _receive(url: str, path: Path) -> None:
+class _TooLargeError(Exception):
+    """The content of an address has more bytes than any that is meant."""
+
+
+def _receive(url: str, path: Path, largest: int) -> None:
     """Have gdown write the content of an address to a file, through one named ``path``*.part."""
     try:
         import gdown
@@ -137,11 +159,17 @@ def _receive(url: str, path: Path) -> None:
             "gdown is missing, which downloads from Google Drive: "
             "python -m pip install 'disco_fast[download]'"
         ) from error
+
+    def watch(received: int, total: int | None) -> None:
+        if max(received, total or 0) > largest:
+            raise _TooLargeError
+
     try:
         gdown.download(
             url,
             str(path),
             resume=True,
+            progress=watch,
             use_cookies=False,  # nothing to sign in to, and no file in the user's home
             log_messages={"start": "", "output": ""},
             timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS),
@@ -156,5 +184,9 @@ def _receive(url: str, path: Path) -> None:
 
 def _going_on(path: Path) -> list[str]:
     """What to do with the part of the content that is kept, if there is one."""
-    parts = sorted(path.parent.glob(f"{glob.escape(path.name)}*.part"))
+    parts = _parts(path)
     return [f"run it again to go on from {part}, or remove that to start anew" for part in parts]
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}*.part"))

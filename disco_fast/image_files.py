@@ -213,4 +213,4 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
 def to_pixels(image: torch.Tensor, dtype: np.dtype) -> np.ndarray:
     """The reverse of ``to_tensor``."""
     pixels = image.permute(1, 2, 0).numpy()
-    return pixels if dtype == np.uint8 else np.rint(pixels * 65535).astype(dtype)
+    return np.rint(pixels * 65535).astype(dtype) if dtype == np.uint16 else pixels

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def official() -> Readout:
 
 def check_vividness(value: Any) -> None:
     """Raise TypeError or ValueError if a vividness is none, or not within 0..1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"vividness: expected a number in 0..1, got {type(value).__name__}")
     if not 0 <= value <= 1:
         raise ValueError(f"vividness: expected a number in 0..1, got {value}")

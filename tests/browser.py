@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,14 +13,26 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium")
 
 
+_PROCESSES: dict[str, tuple[subprocess.Popen, signal.Signals]] = {}
+
+
 @contextmanager
-def served(*options: object) -> Iterator[str]:
-    """The address of a page that is served by a process of its own."""
+def served(
+    *options: object, temporary: Path | None = None, end: signal.Signals = signal.SIGTERM
+) -> Iterator[str]:
+    """The address of a page that is served by a process of its own.
+
+    Args:
+        options: of `disco-fast web`.
+        temporary: where the process has its temporary files.
+        end: what ends it.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -29,8 +42,10 @@ def served(*options: object) -> Iterator[str]:
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         cwd=tempfile.gettempdir(),  # -m would prefer the source folder to what is installed
+        env={**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})},
     )
     address = f"http://127.0.0.1:{port}/"
+    _PROCESSES[address] = process, end
     try:
         for _ in range(300):
             assert process.poll() is None, process.stderr.read().decode()
@@ -41,8 +56,15 @@ def served(*options: object) -> Iterator[str]:
                 time.sleep(0.2)
         yield address
     finally:
-        process.terminate()
-        process.communicate(timeout=30)
+        stop(address)
+
+
+def stop(address: str) -> None:
+    """End the process of an address, and wait for that."""
+    process, end = _PROCESSES[address]
+    if process.poll() is None:
+        process.send_signal(end)
+    process.communicate(timeout=30)
 
 
 @contextmanager

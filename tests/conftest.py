@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import checkout
 import emulated
 import pytest
 import torch
 from torch.utils import _pytree
 
 from disco_fast import _library, ops, reference
+
+
+def pytest_report_header() -> str:
+    """What is tested."""
+    return checkout.tested()
 
 
 def need_gpu() -> None:
@@ -76,6 +84,27 @@ def device(request: pytest.FixtureRequest) -> torch.device:
         return torch.device("cuda")
     request.getfixturevalue("native" if request.param == "cpu" else "emulated_gpu")
     return torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Ray, with workers that find what is beside the tests."""
+    module = pytest.importorskip("ray")
+    here = Path.cwd()
+    # Workers look for modules where the driver was started: not in the source folder, which has no
+    # kernels.
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    paths = os.environ.get("PYTHONPATH", "")
+    module.init(
+        num_cpus=3,  # two workers, and one for what reads and splits
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=150 * 2**20,
+        runtime_env={"env_vars": {"PYTHONPATH": f"{Path(__file__).parent}:{paths}"}},
+    )
+    os.chdir(here)
+    yield module
+    module.shutdown()
 
 
 @pytest.fixture(autouse=True)

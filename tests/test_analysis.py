@@ -161,6 +161,45 @@ def test_json_keeps_everything(analysis: Analysis):
     assert [(a.superpixel, a.bin) for a in read] == [(a.superpixel, a.bin) for a in changed]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 200_000, "not so many levels"),
+        ('{"anchors": ' + "[" * 200_000, "not so many levels"),
+        ('{"width": ' + "9" * 401 + ', "anchors": []}', 'expected a number for "width"'),
+        ('{"anchors": [{"x": ' + "9" * 401 + ', "y": 1, "color": "#fff"}]}', 'number for "x"'),
+        ('{"anchors": [{"x": ' + "9" * 9999 + "}]}", "not JSON"),
+        ('{"anchors": [{"x": 1e999, "y": 1, "color": "#fff"}]}', 'number for "x"'),
+        ('{"anchors": [{"x": NaN, "y": 1, "color": "#fff"}]}', 'number for "x"'),
+        ('{"anchors": [{"x": 1, "y": 1, "color": [Infinity, 0, 0]}]}', "color: expected"),
+        ('{"anchors": [{"x": 1, "y": 1, "color": [NaN, 0, 0]}]}', "color: expected"),
+        ('{"anchors": [{"x": 1, "y": 1, "color": {"a": 1}}]}', "color: expected"),
+        ('{"anchors": [{"x": 1, "y": 1, "color": null}]}', "color: expected"),
+        ('{"anchors": [{"x": 1, "y": 1, "ab": [1e400, 0]}]}', 'number for "a"'),
+        ('{"anchors": [{"x": 1, "y": 1, "color": "' + "f" * 9999 + '"}]}', "color: expected"),
+        ('{"version": ' + "9" * 4000 + "}", "expected version 1"),
+        ("\0" * 100, "not JSON"),
+        ("null", "expected a JSON object"),
+        ('{"anchors": 3}', "a list of objects"),
+    ],
+)
+def test_json_of_anything_is_refused_by_a_sentence(text: str, message: str):
+    with pytest.raises(ValueError, match=f"anchors: .*{message}") as refused:
+        from_json(text, 9, 9)
+    assert len(str(refused.value)) < 250
+
+
+def test_json_of_a_windows_editor(analysis: Analysis):
+    text = analysis.to_json()
+    assert analysis.from_json("\ufeff" + text) == analysis.from_json(text)
+
+
+def test_json_is_counted_before_it_is_read(analysis: Analysis):
+    entry = {"x": "no number"}
+    with pytest.raises(ValueError, match=r"anchors: expected at most .*, got 5000"):
+        analysis.from_json(json.dumps({"anchors": [entry] * 5000}))
+
+
 def test_json_of_every_bin(analysis: Analysis):
     for bin_number in range(N_BINS):
         anchor = replace(analysis.anchors[0], bin=bin_number)

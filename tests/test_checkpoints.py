@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from deterministic_weights import untrained
 
@@ -120,6 +122,76 @@ def test_what_differs_is_named(network: DISCO, tmp_path: Path, change, message: 
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "other.pth")
+
+
+WEIGHT = "mid_word_prj.weight"
+
+
+def plain(make) -> dict[str, torch.Tensor]:
+    return {WEIGHT: make((313, 64))}
+
+
+VARIANCE = next(key for key in untrained(WIDTH).state_dict() if key.endswith("running_var"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (plain(lambda s: torch.zeros(s, dtype=torch.int32)), "has type torch.int32, not one of"),
+        (plain(lambda s: torch.zeros(s, dtype=torch.bool)), "has type torch.bool"),
+        (plain(lambda s: torch.zeros(s, dtype=torch.complex64)), "has type torch.complex64"),
+        (plain(lambda s: torch.zeros(s).to(torch.float8_e4m3fn)), "has type torch.float8_e4m3fn"),
+        (plain(lambda s: torch.zeros(s).to_sparse()), "is not a plain tensor"),
+        (plain(lambda s: torch.zeros(s, device="meta")), "is not a plain tensor"),
+        (plain(lambda s: torch.full(s, 3e38)), "holds values beyond 1e.15"),
+        (plain(lambda s: torch.full(s, 1e300, dtype=torch.float64)), "holds values beyond 1e.15"),
+        (plain(lambda s: torch.full(s, float("inf"))), "are not finite"),
+        (
+            {VARIANCE: -torch.ones_like(untrained(WIDTH).state_dict()[VARIANCE])},
+            "variances below 0",
+        ),
+        ({"extra": torch.zeros(1).expand(2**40)}, "extra is unknown"),
+        ({"repnet.conv4_3.0.weight_orig": torch.tensor(1.0)}, "no DISCO network has its size"),
+        ({"repnet.conv4_3.0.weight_orig": torch.zeros(1).expand(2**50)}, "checkpoint|size|shape"),
+        ({3: torch.zeros(1)}, "holds no state dict"),
+        ({None: torch.zeros(1)}, "holds no state dict"),
+        ({WEIGHT: "text"}, "holds no state dict"),
+    ],
+)
+def test_weights_that_cannot_work_are_refused(network: DISCO, tmp_path: Path, weights, message):
+    torch.save({**network.state_dict(), **weights}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("metadata", [
+    {"cell_size": "abc"}, {"cell_size": "1.5"}, {"cell_size": "-16"}, {"cell_size": "0"},
+    {"width": "abc"}, {"width": "nan"}, {"width": "inf"}, {"width": "-1"}, {"width": "1e30"},
+])  # fmt: skip
+def test_sizes_of_no_network_are_refused(network: DISCO, tmp_path: Path, metadata):
+    content = safetensors.torch.save(dict(network.state_dict()), {"width": "0.125", **metadata})
+    (tmp_path / "odd.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("content", [
+    b"\x80\x02t.", b"\x80\x02].", b"\x80\x02}.", b"\x80\x02K\x01.", b"\x80\x02(.", b"I1\n.",
+    b"\x80", b"\x80\x02" + b"]" * 9999, b"PK\x03\x04" + bytes(50),
+    b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.",
+])  # fmt: skip
+def test_pickles_of_anything_are_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "odd.pth").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "odd.pth")
+
+
+def test_a_zip_is_not_unpacked_to_more_than_it_is(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", b"\x80\x02" + bytes(50_000_000))
+        archive.writestr("bomb/version", b"3")
+    with pytest.raises(CheckpointError, match="unpack to 50000003 bytes, which is more than it"):
+        load_checkpoint(tmp_path / "bomb.pth")
 
 
 def test_other_networks_are_told_apart_briefly(tmp_path: Path):

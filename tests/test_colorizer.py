@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import mmap
+import pickle
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,7 @@ from torch import Tensor
 
 import disco_fast
 from disco_fast import Colorizer, ops
+from disco_fast.checkpoints import COMPACT, load_checkpoint
 from disco_fast.colorizer import _Call, _Settings, working_shape
 from disco_fast.engine.precision import cpu_has_bf16, resolve
 
@@ -352,3 +356,70 @@ def test_bf16_keeps_the_colours(colorizer: Colorizer, photograph: Tensor):
     # Anchors may move on rare photographs; on this one they stay, and colours by far less than can
     # be seen.
     assert (actual - expected).abs().mean() < 0.02
+
+
+# ---- what surrounds a call ----------------------------------------------------------------------
+
+
+def test_autocast_around_a_call_changes_nothing() -> None:
+    image = (torch.arange(48 * 64) % 251).to(torch.uint8).reshape(1, 48, 64)
+    for precision in ("fp32", "bf16"):
+        colorizer = Colorizer(device="cpu", precision=precision)
+        plain = colorizer.colorize(image, working_size=48)
+        analysis = colorizer.analyze(image, working_size=48)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(colorizer.colorize(image, working_size=48), plain)
+            assert torch.equal(colorizer.colorize_all([image], working_size=48)[0], plain)
+            within = colorizer.analyze(image, working_size=48)
+            assert torch.equal(analysis.colorize(), plain)
+            assert torch.is_autocast_enabled("cpu")
+        assert within.anchors == analysis.anchors
+        assert torch.equal(within.colorize(), plain)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_a_colorizer_can_be_copied_and_sent(again, tmp_path, monkeypatch) -> None:
+    image = (torch.arange(48 * 64) % 251).to(torch.uint8).reshape(1, 48, 64)
+    shutil.copy(COMPACT, tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    for checkpoint in (None, "mine.safetensors", load_checkpoint(COMPACT)):
+        made = Colorizer(checkpoint, "cpu", "fp32")
+        monkeypatch.chdir("/")  # a worker may be somewhere else
+        other = again(made)
+        monkeypatch.chdir(tmp_path)
+        assert (other.device, other.precision) == (made.device, made.precision)
+        assert torch.equal(other.colorize(image), made.colorize(image))
+    assert len(pickle.dumps(Colorizer(device="cpu"))) < 500
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    image = (torch.arange(48 * 64) % 251).to(torch.uint8).reshape(1, 48, 64)
+    colorizer = Colorizer(device="cpu", precision="fp32")
+    plain = colorizer.colorize(image, n_anchors=5, variants=2, seed=3, working_size=48)
+    numbers = {"n_anchors": 5, "variants": 2, "seed": 3, "working_size": 48}
+    for kind in (np.int64, np.int32, np.uint8):
+        same = {name: kind(number) for name, number in numbers.items()}
+        result = colorizer.colorize(image, **same, temperature=np.float32(1))
+        assert torch.equal(result, plain)
+    analysis = colorizer.analyze(image, n_anchors=np.int64(5), seed=np.int64(3))
+    assert analysis.anchors == colorizer.analyze(image, n_anchors=5, seed=3).anchors
+    with pytest.raises(TypeError, match="seed: expected an int, got float64"):
+        colorizer.colorize(image, seed=np.float64(3))
+
+
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (torch.zeros(1, 8, 8).to_sparse(), "a sparse_coo one"),
+        (torch.zeros(1, 8, 8).to_sparse_csr(), "a sparse_csr one"),
+        (torch.zeros(1, 8, 8, device="meta"), "one without values"),
+        (torch.zeros(1, 8, 8).to(torch.float8_e4m3fn), "torch.float8_e4m3fn"),
+        (torch.quantize_per_tensor(torch.zeros(1, 8, 8), 0.1, 0, torch.quint8), "torch.quint8"),
+        (torch.nested.nested_tensor([torch.zeros(1, 8, 8)]), "a nested one"),
+        (torch.zeros(1, 8, 8, dtype=torch.complex64), "torch.complex64"),
+        (torch.zeros(1, 8, 8, dtype=torch.bool), "torch.bool"),
+    ],
+)
+def test_odd_tensors_get_the_usual_sentence(image, got: str) -> None:
+    with pytest.raises(TypeError, match=rf"image: expected a tensor \(.*\), .*, got {got}"):
+        Colorizer(device="cpu").colorize(image)

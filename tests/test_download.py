@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +37,7 @@ class Server(ThreadingHTTPServer):
     content = CONTENT
     stop_after: int | None = None
     status = 200
+    announced = True
     ranges: list[str | None]
 
     def url(self, name="weights.safetensors"):
@@ -53,7 +56,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if asked and self.server.status == 200 else self.server.status)
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.announced:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: self.server.stop_after])
 
@@ -78,7 +82,8 @@ def accept(path):
 
 
 def names(folder):
-    return [path.name for path in folder.iterdir()]
+    """Files in a folder, but the lock's."""
+    return [path.name for path in folder.iterdir() if path.name != ".disco-fast-download.lock"]
 
 
 def test_whole_download(server, tmp_path, capfd):
@@ -96,7 +101,8 @@ def test_a_download_that_broke_off_goes_on(server, tmp_path):
     server.stop_after = 1_700_000
     with pytest.raises(DownloadError, match=r"incomplete.*run it again to go on from .*\.part"):
         fetch(server.url(), target, accept)
-    (part,) = tmp_path.iterdir()
+    (name,) = names(tmp_path)
+    part = tmp_path / name
     received = part.stat().st_size
     assert part.suffix == ".part"
     assert 0 < received <= server.stop_after
@@ -116,7 +122,7 @@ def test_what_the_check_refuses_is_thrown_away(server, tmp_path):
     server.content = content[:-1] + bytes([content[-1] ^ 1])
     with pytest.raises(DownloadError, match=f"thrown away: .*: its SHA-256 is .*, not {sha256}"):
         fetch(server.url(), target, lambda path: check_checkpoint(path, sha256))
-    assert not list(tmp_path.iterdir())
+    assert not names(tmp_path)
     server.content = content
     fetch(server.url(), target, lambda path: check_checkpoint(path, sha256.upper()))
     assert target.read_bytes() == content
@@ -129,13 +135,36 @@ def test_what_is_no_checkpoint_is_thrown_away(server, tmp_path, name):
         server.content = content
         with pytest.raises(DownloadError, match="thrown away"):
             fetch(server.url(name), tmp_path / name, check_checkpoint)
-        assert not list(tmp_path.iterdir())
+        assert not names(tmp_path)
 
 
 def test_a_checkpoint_that_loads_is_kept(server, tmp_path):
     server.content = COMPACT.read_bytes()
     fetch(server.url(), tmp_path / "weights.safetensors", check_checkpoint)
     assert names(tmp_path) == ["weights.safetensors"]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_too_large_is_cut_and_thrown_away(server, tmp_path, announced):
+    server.announced = announced
+    with pytest.raises(DownloadError, match="thrown away: it has more than 1000000 bytes"):
+        fetch(server.url(), tmp_path / "weights.safetensors", accept, largest=1_000_000)
+    assert not names(tmp_path)
+
+
+def test_several_processes_fetch_once(server, tmp_path):
+    """One does, and the others find what it has brought."""
+    code = (
+        "import sys; from pathlib import Path; from disco_fast.download import fetch\n"
+        "fetch(sys.argv[1], Path(sys.argv[2]), lambda path: None)"
+    )
+    target = tmp_path / "new" / "weights.safetensors"
+    command = [sys.executable, "-c", code, server.url(), str(target)]
+    running = [subprocess.Popen(command, cwd=tempfile.gettempdir()) for _ in range(4)]
+    assert [process.wait(120) for process in running] == [0] * 4
+    assert target.read_bytes() == CONTENT
+    assert names(target.parent) == [target.name]
+    assert len(server.ranges) == 1
 
 
 def test_no_server(tmp_path):
@@ -147,7 +176,7 @@ def test_no_server(tmp_path):
         with pytest.raises(DownloadError, match="there is no connection") as caught:
             fetch(url, target, accept)
     assert f"open {url} in a browser and save the file as {target}" in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert not names(tmp_path)
 
 
 def test_the_server_has_no_such_file(server, tmp_path):
@@ -155,7 +184,7 @@ def test_the_server_has_no_such_file(server, tmp_path):
     with pytest.raises(DownloadError, match=r"404.*by hand, open") as caught:
         fetch(server.url(), tmp_path / "weights.safetensors", accept)
     assert "no connection" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert not names(tmp_path)
 
 
 def test_without_gdown_the_extra_is_named(tmp_path, monkeypatch):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -208,26 +204,6 @@ def test_export_refuses(exported: Path, tmp_path: Path, capsys: Any, monkeypatch
 # ---- Ray ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    module = pytest.importorskip("ray")
-    here = Path.cwd()
-    # Workers look for modules where the driver was started: not in the source folder, which has no
-    # kernels.
-    os.chdir(tmp_path_factory.mktemp("elsewhere"))
-    paths = os.environ.get("PYTHONPATH", "")
-    module.init(
-        num_cpus=3,  # two workers, and one for what reads and splits
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=150 * 2**20,
-        runtime_env={"env_vars": {"PYTHONPATH": f"{Path(__file__).parent}:{paths}"}},
-    )
-    os.chdir(here)
-    yield module
-    module.shutdown()
-
-
 def test_two_workers_give_what_one_process_gives(ray: Any) -> None:
     from disco_fast.integrations import ray as integration
 
@@ -272,89 +248,106 @@ def test_a_worker_is_killed_and_nothing_is_lost_or_done_twice(ray: Any, tmp_path
     assert all(np.array_equal(row["colorized"], alone(made[row["id"]])) for row in found)
 
 
+def test_batches_of_mixed_modes() -> None:
+    from disco_fast.integrations.ray import Colorize as Worker
+
+    gray = pictures(1)[0]
+    alpha = np.linspace(0, 255, gray.size).astype(np.uint8).reshape(gray.shape)
+    deep, deep_alpha = gray.astype(np.uint16) * 257, alpha.astype(np.uint16) * 257
+    modes = {
+        "gray": gray[..., 0],
+        "gray and alpha": np.concatenate([gray, alpha], 2),
+        "RGBA": np.concatenate([gray, gray, gray, alpha], 2),
+        "16 bits": deep,
+        "16 bits, alpha": np.concatenate([deep, deep_alpha], 2),
+        "big-endian": deep.astype(">u2"),
+        "floating": (gray / np.float64(255)).astype(np.float64),
+        "bool": gray[..., 0] > 127,
+        "a file": encode_image(Picture(gray, alpha[..., 0]), ".png"),
+    }
+    batch = np.empty(len(modes), object)
+    batch[:] = list(modes.values())
+    worker = Worker(**SETTINGS)
+    out = worker({"image": batch, "name": np.array([*modes])})
+    assert list(out["error"]) == [""] * len(modes)
+    found = dict(zip(out["name"], out["colorized"], strict=True))
+    rgb = alone(gray)
+    assert np.array_equal(found["gray"], rgb)
+    for name in ("gray and alpha", "RGBA", "a file"):
+        assert np.array_equal(found[name], np.concatenate([rgb, alpha], 2))
+    for name in ("16 bits", "16 bits, alpha", "big-endian"):
+        assert found[name].dtype == np.uint16
+        assert np.abs(found[name][..., :3] / 257 - rgb).max() < 1
+    assert np.array_equal(found["16 bits, alpha"][..., 3:], deep_alpha)
+    assert found["floating"].dtype == np.float64
+    assert np.abs(found["floating"] * 255 - rgb).max() < 1
+    assert (found["bool"].dtype, found["bool"].shape) == (np.uint8, (32, 48, 3))
+
+
+def test_a_bad_picture_is_told_of_in_its_row() -> None:
+    from disco_fast.integrations.ray import Colorize as Worker
+
+    good = pictures(2)
+    bad = {
+        "missing": (None, "got NoneType"),
+        "numbers": (np.zeros((8, 8), np.int32), r"got int32 of shape \(8, 8\)"),
+        "channels": (np.zeros((3, 8, 8), np.uint8), "got uint8 of shape"),
+        "empty": (np.zeros((0, 8, 3), np.uint8), "got an empty tensor"),
+        "not finite": (np.full((8, 8), np.nan, np.float32), "got values from nan"),
+        "text": (b"no picture", "not a picture in a known format"),
+    }
+    rows = [good[0], *(value for value, _ in bad.values()), good[1]]
+    batch = np.empty(len(rows), object)
+    for row, value in enumerate(rows):
+        batch[row] = value
+    out = Worker(**SETTINGS)({"image": batch})
+    assert np.array_equal(out["colorized"][0], alone(good[0]))
+    assert np.array_equal(out["colorized"][-1], alone(good[1]))
+    assert (out["error"][0], out["error"][-1]) == ("", "")
+    for row, (_, sentence) in enumerate(bad.values(), 1):
+        assert re.search(sentence, out["error"][row])
+        assert out["colorized"][row].shape == (0, 0, 3)
+
+
+def test_a_job_outlives_bad_pictures(ray: Any, tmp_path: Path) -> None:
+    from disco_fast.integrations import ray as integration
+
+    made = pictures(4)
+    for n, pixels in enumerate(made):
+        write_image(tmp_path / f"{n}.png", Picture(pixels, pixels[..., 0] if n == 2 else None))
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    rows = ray.data.read_binary_files(str(tmp_path), include_paths=True)
+    found = rows.map_batches(
+        integration.Colorize,
+        fn_constructor_kwargs={"column": "bytes", **SETTINGS},
+        compute=ray.data.ActorPoolStrategy(size=1),
+    ).take_all()
+    assert len(found) == 4
+    for row in found:
+        n = int(Path(row["path"]).stem)
+        assert row["error"] == (
+            "" if n != 1 else "not a picture in a known format, or damaged, or cut short"
+        )
+        if n != 1:
+            assert np.array_equal(row["colorized"][..., :3], alone(made[n]))
+        if n == 2:
+            assert np.array_equal(row["colorized"][..., 3:], made[n])
+
+
 def test_batches_that_do_not_fit() -> None:
     from disco_fast.integrations.ray import Colorize as Worker
     from disco_fast.integrations.ray import service
 
-    worker = Worker(column="gray", **SETTINGS)
     with pytest.raises(KeyError, match="column: expected one of image, got 'gray'"):
-        worker({"image": np.zeros((1, 8, 8), np.uint8)})
-    with pytest.raises(TypeError, match=r"images\[0\]: expected a tensor"):
-        worker({"gray": np.zeros((1, 8, 8), np.int32)})
-    flat = worker({"gray": np.stack([p[..., 0] for p in pictures(2)])})
-    assert np.array_equal(flat["colorized"][1], alone(pictures(2)[1]))
-    pytest.importorskip("ray")
-    with pytest.raises(ValueError, match="variants: expected 1, got 2"):
-        service(variants=2)
+        Worker(column="gray", **SETTINGS)({"image": np.zeros((1, 8, 8), np.uint8)})
+    for make in (Worker, service):
+        with pytest.raises(ValueError, match="variants: expected 1, got 2"):
+            make(variants=2)
+    with pytest.raises(ValueError, match="largest_upload: expected more than 0, got 0"):
+        service(largest_upload=0)
 
 
 PORT = 18423
-
-
-def post(data: bytes) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", data, timeout=60) as answer:
-        return answer.read()
-
-
-def replicas() -> list[int]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"ServeReplica" in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-        except OSError:  # gone meanwhile
-            pass
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes as on Linux")
-def test_a_service_that_loses_a_replica_answers_all(ray: Any) -> None:
-    from ray import serve
-
-    from disco_fast.integrations.ray import service
-
-    made = pictures(30)
-    serve.start(http_options={"host": "127.0.0.1", "port": PORT})
-    options = {"num_cpus": 0.5}
-    serve.run(service(num_replicas=2, ray_actor_options=options, largest_upload=50_000, **SETTINGS))
-    answers: dict[int, list[bytes]] = {n: [] for n in range(len(made))}
-    errors: list[Exception] = []
-    half = threading.Event()
-
-    def ask(numbers: range) -> None:
-        for n in numbers:
-            if n >= 15:
-                half.wait()
-            for _ in range(20):
-                try:
-                    answers[n].append(post(encode_image(Picture(made[n]), ".png")))
-                    break
-                except (urllib.error.URLError, OSError) as error:  # its replica died: ask again
-                    errors.append(error)
-
-    askers = [threading.Thread(target=ask, args=(range(start, 30, 5),)) for start in range(5)]
-    for asker in askers:
-        asker.start()
-    running = replicas()
-    assert len(running) == 2
-    os.kill(running[0], signal.SIGKILL)
-    half.set()
-    for asker in askers:
-        asker.join()
-    for n, found in answers.items():
-        assert len(found) == 1, errors
-        decoded = cv2.imdecode(np.frombuffer(found[0], np.uint8), cv2.IMREAD_COLOR_RGB)
-        assert np.array_equal(decoded, alone(made[n]))
-    for data, status, sentence in (
-        (b"no picture", 400, "not a picture in a known format"),
-        (b"", 400, "the file is empty"),
-        (b"x" * 50_001, 413, "at most 50000 bytes"),
-    ):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            post(data)
-        assert refused.value.code == status
-        assert sentence in refused.value.read().decode()
-    serve.shutdown()
 
 
 # ---- examples -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -41,6 +42,7 @@ from disco_fast.train.processes import Processes
 from disco_fast.train.stages import Anchoring, BackboneStage, ColorizerStage, SPixNetStage
 from disco_fast.train.stream import Crops, Turns
 from disco_fast.train.trainer import STATE, Schedule, Trainer
+from disco_fast.train.watch import _last
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 CPU = Processes(torch.device("cpu"))
@@ -406,6 +408,59 @@ def test_only_the_same_training_goes_on(tmp_path: Path, photographs: Photographs
     _trainer(tmp_path, photographs).run(lambda: True)
     with pytest.raises(ValueError, match=r"learning_rate was 0\.002, now 0\.001"):
         _trainer(tmp_path, photographs, learning_rate=1e-3).resume()
+
+
+def test_a_foreign_state_is_refused_by_a_sentence(tmp_path: Path, photographs: Photographs) -> None:
+    _trainer(tmp_path, photographs).run(lambda: True)
+    path = tmp_path / STATE
+    whole, state = path.read_bytes(), torch.load(path, weights_only=True)
+
+    def changed(**entries: object) -> bytes:
+        torch.save({**state, **entries}, path)
+        return path.read_bytes()
+
+    for content in (
+        b"",
+        b"garbage",
+        whole[: len(whole) // 2],
+        pickle.dumps(Path("elsewhere")),
+        pickle.dumps([1, 2]),
+        pickle.dumps({"identity": 3}),
+        changed(trained={}),
+        changed(optimizer={"state": {}, "param_groups": []}),
+        changed(step=None),
+        changed(average=None),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"is damaged, or no state .*begin anew"):
+            _trainer(tmp_path, photographs).resume()
+    path.write_bytes(whole)
+    _trainer(tmp_path, photographs).resume()
+
+
+def test_damaged_photographs_are_survived_wherever_they_lie(
+    tmp_path: Path, photographs: Photographs
+) -> None:
+    for number in range(12):
+        pixels = np.full((40, 40, 3), 20 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), pixels)
+    for number in (0, 5, 8, 10, 11):
+        (tmp_path / f"{number:02}.png").write_bytes(b"damaged")
+    found = Photographs(tmp_path)
+    with pytest.warns(UserWarning, match=r"left out: .*11\.png"):
+        last = _last(found)
+    assert [int(pixels[0, 0, 0]) // 20 for pixels in last] == [1, 2, 3, 4, 6, 7, 9]
+    with pytest.warns(UserWarning, match=r"left out: .*00\.png"):
+        prior = color_prior(found, range(12))
+    assert torch.equal(prior, color_prior(found, range(1, 5)))  # gray is gray
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"damaged")
+    for step in (lambda: _last(found), lambda: color_prior(found, range(12))):
+        with (
+            pytest.warns(UserWarning, match="left out"),
+            pytest.raises(ImageFileError, match=r"none of .*12 photographs"),
+        ):
+            step()
 
 
 def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, photographs: Photographs) -> None:

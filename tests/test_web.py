@@ -57,7 +57,8 @@ def test_at_first_it_is_the_networks_work(session: Session, analysis: Analysis) 
     assert session.gray.std(axis=2).max() < 1.5  # of bytes that are rounded
     variants = session.variants()
     assert len(variants) == 3
-    assert np.array_equal(variants[0], session.result)
+    assert np.array_equal(variants[0], session.color)
+    assert np.array_equal(session.color, shown(session.result))
 
 
 def test_select_recolor_move_remove_reset(session: Session, analysis: Analysis) -> None:
@@ -115,13 +116,18 @@ def test_the_vividness_changes_all_colors_but_chosen_ones(
     assert session.anchors == analysis.anchors
 
 
-def test_what_cannot_be_done_changes_nothing(session: Session) -> None:
-    before = session.anchors, session.result
+def test_what_cannot_be_done_changes_nothing(session: Session, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.json"
+    empty.write_text("{}")
+    before = session.anchors, session.color
     for impossible in (
         session.remove,
         lambda: session.recolor("#fff"),
         lambda: session.click((1, 1), move=True),
-        lambda: session.load("{}"),
+        lambda: session.load(empty),
+        lambda: session.variant(99),
+        lambda: session.variant(-1),
+        lambda: session.click((1e308, 0.0)),
     ):
         with pytest.raises(SessionError):
             impossible()
@@ -130,7 +136,8 @@ def test_what_cannot_be_done_changes_nothing(session: Session) -> None:
         session.click(session.anchors[1].pixel, move=True)
     with pytest.raises(SessionError, match="color: expected"):
         session.recolor("blue")
-    assert (session.anchors, session.result) == before
+    assert session.anchors == before[0]
+    assert session.color is before[1]
     while len(session.anchors) > 1:
         session.selected = 0
         session.remove()
@@ -148,7 +155,7 @@ def test_files(colorizer: Colorizer) -> None:
     saved = read_image(picture).pixels.astype(int)
     assert np.abs(saved - session.result).mean() < 4  # JPEG
     again = Session(colorizer, COFFEE)
-    again.load(anchors.read_text())
+    again.load(anchors)
     assert np.array_equal(again.result, session.result)
     del session
     gc.collect()
@@ -182,9 +189,9 @@ def bad_uploads(tmp_path: Path) -> dict[Path, str]:
     text.write_text("no picture")
     empty.touch()
     return {
-        large(tmp_path): "large.png has 50 megapixels; at most 40, please.",
-        text: "text.jpg: not a picture in a known format, or damaged, or cut short",
-        empty: "empty.jpg: the file is empty",
+        large(tmp_path): "large.png: 50 megapixels (10000 x 5000); at most 40, please.",
+        text: "text.jpg: not a JPEG, PNG, TIFF or WebP picture, or damaged.",
+        empty: "empty.jpg: the file is empty.",
     }
 
 

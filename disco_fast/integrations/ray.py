@@ -16,26 +16,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..colorizer import Colorizer, check_settings
-from ..image_files import ImageFileError, Picture, decode_image, encode_image, to_pixels, to_tensor
+from ..console import reason
+from ..image_files import Picture, decode_image, to_pixels, to_tensor
+from ..uploads import MEGAPIXELS
+from .batches import colorized_or_why_not
+
+_NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
 
 
 class Colorize:
     """For `Dataset.map_batches`: a network in each actor, and a batch's pictures in colour.
 
-    Pictures are (H, W), (H, W, 1) or (H, W, 3) arrays, uint8 0-255 or floating 0-1, of any sizes.
-    What comes out depends on nothing but the picture and the settings: a batch that an actor loses
-    can be computed again by another.
+    Pictures are arrays (H, W) or (H, W, C), C from 1 to 4: gray or RGB, of 2 and 4 channels the
+    last is alpha; uint8 0-255, uint16 0-65535, floating 0-1 or bool, of any sizes and modes in one
+    batch. Or they are the bytes of files, as from `ray.data.read_binary_files`. What comes out
+    depends on nothing but the picture and the settings: a batch that an actor loses can be computed
+    again by another.
 
     Args:
         column: of the pictures.
-        result: the column that gets RGB of the same size and type; the other columns stay.
+        result: the column that gets RGB, with alpha RGBA, of the same size and type (of bool:
+            uint8); the other columns stay.
         checkpoint: as for `Colorizer`, like the next two.
         device: see there.
         precision: see there.
-        settings: of `Colorizer.colorize_all`.
+        error: the column that says what is wrong with a picture, "" where nothing is. The result
+            of such a picture has no pixels: (0, 0, 3).
+        settings: of `Colorizer.colorize_all`; one variant.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -48,41 +57,86 @@ class Colorize:
         checkpoint: str | Path | None = None,
         device: str | None = None,
         precision: str = "auto",
+        error: str = "error",
         **settings: Any,
     ):
-        self._column, self._result, self._settings = column, result, settings
+        _check(settings)
+        self._column, self._result, self._error = column, result, error
+        self._settings = settings
         self._colorizer = Colorizer(checkpoint, device, precision)
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The batch with its pictures in colour.
 
         Raises:
             KeyError: it has no such column.
-            TypeError, ValueError: one of its pictures is none.
         """
         if self._column not in batch:
             raise KeyError(f"column: expected one of {', '.join(batch)}, got {self._column!r}")
-        images = [_tensor(np.asarray(picture)) for picture in batch[self._column]]
-        colored = self._colorizer.colorize_all(images, **self._settings)
-        return {
-            **batch,
-            self._result: _column([image.permute(1, 2, 0).numpy() for image in colored]),
-        }
+        values = batch[self._column]
+        pictures: dict[int, Picture] = {}
+        results, errors = [_NO_PICTURE] * len(values), [""] * len(values)
+        for row, value in enumerate(values):
+            try:
+                pictures[row] = _picture(value)
+            except Exception as error:  # whatever somebody's data holds, the job goes on
+                errors[row] = reason(error)
+        images = [to_tensor(picture.pixels) for picture in pictures.values()]
+        colored = colorized_or_why_not(self._colorizer, images, self._settings)
+        for (row, picture), rgb in zip(pictures.items(), colored, strict=True):
+            if isinstance(rgb, Exception):
+                errors[row] = reason(rgb).removeprefix("images[0]: ")
+            else:
+                results[row] = _with_alpha(to_pixels(rgb, picture.pixels.dtype), picture.alpha)
+        return {**batch, self._result: _column(results), self._error: np.array(errors, object)}
 
 
-def _tensor(pixels: np.ndarray) -> torch.Tensor:
+def _picture(value: Any) -> Picture:
+    """What a row holds, as something that `to_tensor` takes."""
+    if isinstance(value, bytes):
+        return decode_image(value)
+    pixels = np.asarray(value)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    if pixels.dtype.kind not in "ufb" or pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
+        raise ValueError(
+            "expected the bytes of a file, or an array (H, W) or (H, W, 1 to 4) of uint8, uint16,"
+            f" floating numbers or bool, got {_kind(value)}"
+        )
+    if pixels.dtype == bool:
+        pixels = np.where(pixels, np.uint8(255), np.uint8(0))
+    pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    if pixels.shape[2] % 2:
+        return Picture(pixels)
+    return Picture(np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1])
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return type(value).__name__
+
+
+def _with_alpha(rgb: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    return rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], axis=2)
 
 
 def _column(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """One array of pictures of one size, or an array of arrays."""
-    if len({picture.shape for picture in pictures}) == 1:
+    """One array of pictures of one size and type, or an array of arrays."""
+    if len({(picture.shape, picture.dtype) for picture in pictures}) == 1:
         return np.stack(pictures)
     column = np.empty(len(pictures), dtype=object)
-    column[:] = pictures
+    for row, picture in enumerate(pictures):
+        column[row] = picture
     return column
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError for settings of `Colorizer.colorize_all` that do not fit."""
+    known = {"n_anchors": 8, "variants": 1, "seed": 0, "working_size": 256, "mode": "full"}
+    check_settings(**{**known, **settings})
+    if settings.get("variants", 1) != 1:
+        raise ValueError(f"variants: expected 1, got {settings['variants']}")
 
 
 def service(
@@ -94,13 +148,17 @@ def service(
     max_batch_size: int = 16,
     batch_wait_timeout_s: float = 0.02,
     largest_upload: int = 32 * 2**20,
+    max_megapixels: float = MEGAPIXELS,
+    upload_timeout_s: float = 60.0,
     **settings: Any,
 ) -> Any:
     """A Ray Serve application: a picture file is posted, a PNG in colour comes back.
 
-    Requests that come within `batch_wait_timeout_s` are computed together. What is no picture is
-    answered with status 400 and a sentence, what is larger than `largest_upload` with 413. A
-    request whose replica dies fails, and may be sent again: nothing is kept.
+    Requests that come within `batch_wait_timeout_s` are computed together; one bad picture fails
+    alone. What is refused is answered with a sentence: status 400 for what is no picture or has too
+    many pixels, 413 for too many bytes, 408 for a body that takes too long, 503 where too many
+    pictures wait. A request whose replica dies is given to another one, once. Bodies are taken in
+    by a deployment of its own, so that slow clients keep no network waiting.
 
     Args:
         checkpoint: as for `Colorizer`, like the next two.
@@ -110,44 +168,29 @@ def service(
         ray_actor_options: of each, for instance `{"num_gpus": 0.25}`.
         max_batch_size: pictures computed together.
         batch_wait_timeout_s: seconds that a picture waits for others.
-        largest_upload: bytes.
+        largest_upload: bytes; counted while they come.
+        max_megapixels: of a picture, 10^6; looked up in its head before it is decoded.
+        upload_timeout_s: seconds until a body must be whole.
         settings: of `Colorizer.colorize_all`; one variant.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    from ray import serve
-    from starlette.requests import Request
-    from starlette.responses import Response
+    _check(settings)
+    bounds = {
+        "max_batch_size": max_batch_size,
+        "largest_upload": largest_upload,
+        "max_megapixels": max_megapixels,
+        "upload_timeout_s": upload_timeout_s,
+    }
+    for name, bound in bounds.items():
+        if not bound > 0:
+            raise ValueError(f"{name}: expected more than 0, got {bound}")
+    from .serving import Limits, Scale, application
 
-    known = {"n_anchors": 8, "variants": 1, "seed": 0, "working_size": 256, "mode": "full"}
-    check_settings(**{**known, **settings})
-    if settings.get("variants", 1) != 1:
-        raise ValueError(f"variants: expected 1, got {settings['variants']}")
-
-    @serve.deployment(num_replicas=num_replicas, ray_actor_options=dict(ray_actor_options or {}))
-    class ColorizeService:
-        def __init__(self) -> None:
-            self._colorizer = Colorizer(checkpoint, device, precision)
-
-        @serve.batch(max_batch_size=max_batch_size, batch_wait_timeout_s=batch_wait_timeout_s)
-        async def colorize(self, pictures: list[Picture]) -> list[bytes | Exception]:
-            images = [to_tensor(picture.pixels) for picture in pictures]
-            colored = self._colorizer.colorize_all(images, **settings)
-            pairs = zip(pictures, colored, strict=True)
-            return [
-                encode_image(Picture(to_pixels(rgb, p.pixels.dtype), p.alpha), ".png")
-                for p, rgb in pairs
-            ]
-
-        async def __call__(self, request: Request) -> Response:
-            data = await request.body()
-            if len(data) > largest_upload:
-                return Response(f"a picture of at most {largest_upload} bytes, please", 413)
-            try:
-                picture = decode_image(data)
-            except ImageFileError as error:
-                return Response(str(error), 400)
-            return Response(await self.colorize(picture), media_type="image/png")
-
-    return ColorizeService.bind()  # type: ignore[attr-defined]
+    return application(
+        (checkpoint, device, precision),
+        settings,
+        Scale(num_replicas, dict(ray_actor_options or {}), max_batch_size, batch_wait_timeout_s),
+        Limits(largest_upload, max_megapixels, upload_timeout_s),
+    )

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from .. import ops
 from ..color import AB_SCALE, BIN_SIZE, N_BINS, bin_centers, nearest_bins
 from ..features import FeatureNetwork
+from ..image_files import ImageFileError
 from ..photographs import Photographs, resized, to_lab
 from ..reference import lab_to_rgb
+from .stream import readable
 
 # Equation 3 as the published program weighs it: ten times the paper's, whose alpha is 3e-4.
 _COLOR_WEIGHT, _PLACE_WEIGHT = 10.0, 0.003
@@ -48,13 +50,18 @@ def superpixel_loss(
 
 
 def color_prior(photographs: Photographs, indices: range) -> Tensor:
-    """How often each colour bin occurs, [313] with sum 1, smoothed over neighbouring bins."""
+    """How often each colour bin occurs, [313] with sum 1, smoothed over neighbouring bins.
+
+    Raises:
+        ImageFileError: none of these photographs can be read.
+    """
     counts = torch.zeros(N_BINS, dtype=torch.float64)
-    for index in indices:
-        pixels = photographs.read(index)
+    for pixels in readable(photographs, indices):
         small = to_lab(resized(pixels, _PRIOR_SIDE))[..., 1:]
         bins = nearest_bins(torch.from_numpy(np.ascontiguousarray(small)).reshape(-1, 2))
         counts += torch.bincount(bins, minlength=N_BINS)
+    if not counts.any():
+        raise ImageFileError(f"none of {len(indices)} photographs can be read")
     centers = bin_centers("cpu").double()
     kernel = (-torch.cdist(centers, centers).square() / (2 * _PRIOR_SPREAD**2)).exp()
     smoothed = (counts / counts.sum()) @ (kernel / kernel.sum(dim=1, keepdim=True))

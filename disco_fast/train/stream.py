@@ -7,7 +7,7 @@ by taking turns.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,15 @@ from ..image_files import ImageFileError
 from ..photographs import Photographs, resized, to_lab
 
 _MOST_DAMAGED = 16  # photographs in a row, before it is no accident
+
+
+def readable(photographs: Photographs, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    """The photographs of these indices, one by one; a damaged one is left out, with a warning."""
+    for index in indices:
+        try:
+            yield photographs.read(index)
+        except ImageFileError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
 
 
 class Crops(Dataset[Tensor]):
@@ -54,12 +63,12 @@ class Crops(Dataset[Tensor]):
         return torch.from_numpy(to_lab(resized(square, self._size))).permute(2, 0, 1)
 
     def _readable(self, number: int) -> np.ndarray:
-        for following in range(number, number + _MOST_DAMAGED):
-            try:
-                return self._photographs.read(shuffled(following, self._count, self._seed))
-            except ImageFileError as error:
-                warnings.warn(f"left out: {error}", stacklevel=2)
-        raise ImageFileError(f"{_MOST_DAMAGED} photographs in a row cannot be read")
+        turns = range(number, number + _MOST_DAMAGED)
+        places = (shuffled(turn, self._count, self._seed) for turn in turns)
+        found = next(readable(self._photographs, places), None)
+        if found is None:
+            raise ImageFileError(f"{_MOST_DAMAGED} photographs in a row cannot be read")
+        return found
 
     def _square(self, pixels: np.ndarray, draws: np.random.Generator) -> np.ndarray:
         height, width = pixels.shape[:2]

@@ -137,19 +137,31 @@ class Trainer:
 
         Raises:
             FileNotFoundError: there is no state.
-            ValueError: it is of another training; the message names what differs.
+            ValueError: it is damaged or no state of a training, or it is of another one; the
+                message names what differs.
         """
-        state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
+        path = self.folder / STATE
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # what a damaged pickle can raise has no bound
+            raise _no_state(path, error) from None
+        if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
+            raise _no_state(path, "it has no identity")
         mine, theirs = self._identity(), state["identity"]
         other = [key for key in mine if mine[key] != theirs.get(key)]
         if other:
             told = "; ".join(f"{key} was {theirs.get(key)!r}, now {mine[key]!r}" for key in other)
             raise ValueError(f"resume: {self.folder} is of another training: {told}")
-        self.stage.trained().load_state_dict(state["trained"])
-        self.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self.step, self.minutes = state["step"], state["minutes"]
+        try:
+            self.stage.trained().load_state_dict(state["trained"])
+            self.average.load_state_dict(state["average"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            self.step, self.minutes = int(state["step"]), float(state["minutes"])
+        except Exception as error:  # torch raises many kinds
+            raise _no_state(path, error) from None
 
     def run(
         self,
@@ -265,6 +277,14 @@ class Trainer:
         """What makes this training this one; as JSON would have it."""
         identity = {"stage": self.stage.name, **self._card, **asdict(self.schedule)}
         return json.loads(json.dumps(identity))
+
+
+def _no_state(path: Path, why: object) -> ValueError:
+    reason = str(why).partition("\n")[0] or type(why).__name__
+    return ValueError(
+        f"resume: {path} is damaged, or no state of a training ({reason}); put a good copy of it"
+        " there, or begin anew in another folder"
+    )
 
 
 def _warn_of_growth(network: DISCO) -> None:

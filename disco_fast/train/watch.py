@@ -6,17 +6,21 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import islice
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..color import AB_SCALE, normalize_lightness
+from ..image_files import ImageFileError
 from ..model import DISCO
 from ..photographs import Photographs, middle_square, to_lab
 from .processes import Processes
+from .stream import readable
 from .trainer import Trainer
 
 _SAMPLES = 8
@@ -126,16 +130,18 @@ class Watch:
 
 
 class Samples:
-    """The last eight photographs of a collection, to look at.
+    """The last eight photographs of a collection that can be read, to look at.
 
     Args:
         photographs: the collection.
         size: side of a sample in pixels.
+
+    Raises:
+        ImageFileError: none of the last photographs can be read.
     """
 
     def __init__(self, photographs: Photographs, size: int):
-        last = range(max(0, len(photographs) - _SAMPLES), len(photographs))
-        labs = [to_lab(middle_square(photographs.read(index), size)) for index in last]
+        labs = [to_lab(middle_square(pixels, size)) for pixels in _last(photographs)]
         self._labs = torch.stack([torch.from_numpy(lab).permute(2, 0, 1) for lab in labs])
 
     @torch.inference_mode()
@@ -148,6 +154,15 @@ class Samples:
         rows = (truth * 0, AB_SCALE * out.ab, truth)
         pictures = [_side_by_side(ops.lab_to_rgb(lightness, ab, True)) for ab in rows]
         return torch.cat(pictures, dim=1).cpu()
+
+
+def _last(photographs: Photographs) -> list[np.ndarray]:
+    """The last ones that can be read, in their order."""
+    last = range(len(photographs))[-2 * _SAMPLES :]
+    found = list(islice(readable(photographs, reversed(last)), _SAMPLES))
+    if not found:
+        raise ImageFileError(f"none of the last {len(last)} photographs can be read")
+    return found[::-1]
 
 
 def _side_by_side(pictures: Tensor) -> Tensor:

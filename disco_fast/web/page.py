@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from ..colorizer import Colorizer
-from .drawing import LONGEST, shown, swatch_at, swatches, with_anchors
+from .drawing import LONGEST, swatch_at, swatches, with_anchors
 from .session import VARIANTS, Limits, Session, SessionError
+from .visits import Visits
 
-_HOUR = 3600
-_TITLE = "## disco_fast\nColours for gray photographs, by a few anchors that you can change."
+_HOUR, _SWEEP = 3600, 600  # seconds: what is kept of a visitor, and how often that is looked at
 _WELCOME = "Drop a photograph to begin."
+_FAILED = "That did not work, and is written in the server's log. Try it again."
+_log = logging.getLogger(__name__)
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: auto; }
 #swatches img { cursor: pointer; object-fit: contain; }
@@ -32,10 +34,11 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
         colorizer: it is asked by one visitor at a time.
         limits: of uploads.
     """
+    visits = Visits(lambda path, kept: Session(colorizer, path, limits, kept))
     with gr.Blocks(
-        title="disco_fast", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)
+        title="disco_fast", analytics_enabled=False, delete_cache=(_SWEEP, _HOUR)
     ) as page:
-        session = gr.State(None, time_to_live=_HOUR)
+        visit = gr.State(None, time_to_live=_HOUR, delete_callback=visits.close)
         gr.Markdown(
             "## disco_fast\nColours for gray photographs, by a few anchors that you can change."
         )
@@ -93,60 +96,74 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
         def changing(change: Callable[..., None]) -> Callable[..., list[Any]]:
             """An event: change the session, and show it; or say why not."""
 
-            def event(now: Session | None, *values: Any) -> list[Any]:
-                if now is None:
-                    return [_WELCOME, *[gr.skip()] * (len(view) - 1)]
+            def event(key: str | None, *values: Any) -> list[Any]:
                 try:
+                    now = visits.session(key) if key else None
+                    if now is None:
+                        return [_WELCOME, *[gr.skip()] * (len(view) - 1)]
                     change(now, *values)
-                except SessionError as error:
-                    return [str(error), *[gr.skip()] * (len(view) - 1)]
-                return _view(now)
+                    return _view(now)
+                except Exception as error:
+                    return [_words(error), *[gr.skip()] * (len(view) - 1)]
 
             return event
 
-        def opened(path: str | None, value: float) -> list[Any]:
+        def opened(before: str | None, path: str | None, value: float) -> list[Any]:
+            visits.close(before)
             if path is None:
                 return _nothing(_WELCOME)
             try:
-                now = Session(colorizer, path, limits, value)
-            except (SessionError, MemoryError) as error:
-                return _nothing(str(error))
-            return [now, *_view(now), _variants(now), gr.update(value=None, visible=False)]
+                key = visits.open(Path(path))
+                now = visits.session(key)
+                assert now is not None
+                if value != now.vividness:
+                    now.set_vividness(value)
+                return [key, *_view(now), now.variants(), gr.update(value=None, visible=False)]
+            except Exception as error:
+                return _nothing(_words(error))
 
-        def vivid(now: Session | None, value: float) -> list[Any]:
-            view = changing(lambda s: s.set_vividness(value))(now)
-            return [*view, gr.skip() if now is None else _variants(now)]
+        def vivid(key: str | None, value: float) -> list[Any]:
+            view = changing(lambda s: s.set_vividness(value))(key)
+            now = visits.session(key) if key else None
+            return [*view, gr.skip() if now is None else now.variants()]
 
-        def clicked(now: Session | None, moving: bool, event: gr.SelectData) -> list[Any]:
-            moved = changing(lambda s: s.click(_point(s, event.index), moving))(now)
+        def clicked(key: str | None, moving: bool, event: gr.SelectData) -> list[Any]:
+            moved = changing(lambda s: s.click(_point(s, event.index), moving is True))(key)
             return [*moved, False]
 
-        def picked(now: Session | None, event: gr.SelectData) -> list[Any]:
-            return changing(lambda s: s.recolor(_swatch(s, event.index[0])))(now)
+        def picked(key: str | None, event: gr.SelectData) -> list[Any]:
+            return changing(lambda s: s.recolor(_swatch(s, event.index)))(key)
 
-        def varied(now: Session | None, event: gr.SelectData) -> list[Any]:
-            return changing(lambda s: s.variant(event.index))(now)
+        def varied(key: str | None, event: gr.SelectData) -> list[Any]:
+            return changing(lambda s: s.variant(_whole(event.index)))(key)
 
-        def prepared(now: Session | None) -> Any:
-            if now is None:
-                return gr.skip()
-            return gr.update(value=[str(path) for path in now.save()], visible=True)
+        def prepared(key: str | None) -> list[Any]:
+            try:
+                now = visits.session(key) if key else None
+                if now is None:
+                    return [_WELCOME, gr.skip()]
+                files = [str(path) for path in now.save()]
+                return [gr.skip(), gr.update(value=files, visible=True)]
+            except Exception as error:
+                return [_words(error), gr.skip()]
 
-        quiet: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-        upload.change(opened, [upload, vividness], [session, *view, gallery, files], **quiet)
-        anchors.select(clicked, [session, move], [*view, move], **quiet)
-        strip.select(picked, session, view, **quiet)
-        gallery.select(varied, session, view, **quiet)
-        vividness.release(vivid, [session, vividness], [*view, gallery], **quiet)
-        use.click(changing(Session.recolor), [session, color], view, **quiet)
-        remove.click(changing(Session.remove), session, view, **quiet)
-        reset.click(changing(Session.reset), session, view, **quiet)
-        prepare.click(prepared, session, files, **quiet)
-        load.upload(
-            changing(lambda s, path: s.load(Path(path).read_text(errors="replace"))),
-            [session, load], view, **quiet,
-        )  # fmt: skip
-    page.queue(default_concurrency_limit=1, max_size=32)
+        # One limit for all events together: each would have its own.
+        quiet: dict[str, Any] = {
+            "show_progress": "minimal",
+            "api_visibility": "private",
+            "concurrency_id": "network",
+        }
+        upload.change(opened, [visit, upload, vividness], [visit, *view, gallery, files], **quiet)
+        anchors.select(clicked, [visit, move], [*view, move], **quiet)
+        strip.select(picked, visit, view, **quiet)
+        gallery.select(varied, visit, view, **quiet)
+        vividness.release(vivid, [visit, vividness], [*view, gallery], **quiet)
+        use.click(changing(Session.recolor), [visit, color], view, **quiet)
+        remove.click(changing(Session.remove), visit, view, **quiet)
+        reset.click(changing(Session.reset), visit, view, **quiet)
+        prepare.click(prepared, visit, [status, files], **quiet)
+        load.upload(changing(Session.load), [visit, load], view, **quiet)
+    page.queue(api_open=False, default_concurrency_limit=1, max_size=32)
     return page
 
 
@@ -155,13 +172,8 @@ def _nothing(words: str) -> list[Any]:
     return [None, words, None, None, swatches(None), None, gr.update(value=None, visible=False)]
 
 
-def _variants(now: Session) -> list[np.ndarray]:
-    return [shown(pixels) for pixels in now.variants()]
-
-
 def _view(now: Session) -> list[Any]:
     """What the page shows of a session: words, anchors, slider, swatches."""
-    color = shown(now.result)
     chosen = None if now.selected is None else now.anchors[now.selected]
     width, height = now.size
     words = f"{width} x {height} pixels, {len(now.anchors)} anchors."
@@ -169,20 +181,39 @@ def _view(now: Session) -> list[Any]:
         words += f" Selected: {chosen.hex}."
     return [
         words,
-        with_anchors(color, now.anchors, now.selected, now.size),
-        (shown(now.gray), color),
+        with_anchors(now.color, now.anchors, now.selected, now.size),
+        (now.gray, now.color),
         swatches(chosen),
     ]
 
 
+def _words(error: Exception) -> str:
+    """What a visitor is told of an error."""
+    if isinstance(error, (SessionError, MemoryError)):
+        return str(error) or "There is not enough memory for that photograph."
+    _log.error("an event failed", exc_info=error)
+    return _FAILED
+
+
 def _point(now: Session, index: Any) -> tuple[float, float]:
     """A click on the shown picture in pixels of the photograph."""
-    height, width = shown(now.gray).shape[:2]
-    x, y = (index[0] + 0.5) * now.size[0] / width, (index[1] + 0.5) * now.size[1] / height
+    if not isinstance(index, (list, tuple)) or len(index) != 2:
+        raise SessionError("Click on the picture.")
+    height, width = now.gray.shape[:2]
+    x = (_whole(index[0]) + 0.5) * now.size[0] / width
+    y = (_whole(index[1]) + 0.5) * now.size[1] / height
     return min(x, now.size[0] - 0.5), min(y, now.size[1] - 0.5)
 
 
-def _swatch(now: Session, x: int) -> Any:
+def _swatch(now: Session, index: Any) -> Any:
     if now.selected is None:
         raise SessionError("Click an anchor first.")
+    x = _whole(index[0] if isinstance(index, (list, tuple)) and index else None)
     return now.anchors[now.selected].palette[swatch_at(x)]
+
+
+def _whole(number: Any) -> int:
+    """A place that a browser has sent; a script may send anything."""
+    if not isinstance(number, (int, float)) or not 0 <= number <= 1e6:
+        raise SessionError("Click on the picture.")
+    return int(number)

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 import tempfile
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .. import ops
 from ..analysis import Analysis
 from ..anchors import Anchor, Color, Point
 from ..colorizer import Colorizer
-from ..image_files import (
-    ImageFileError,
-    Picture,
-    read_image,
-    to_pixels,
-    to_tensor,
-    write_image,
-)
+from ..console import printable
+from ..image_files import ImageFileError, Picture, to_pixels, to_tensor, write_image
+from ..uploads import MEGAPIXELS, decode_upload
+from .drawing import shown
 
 VARIANTS = 3
+_FEATURES = 20_000_000  # bytes of an analysis at its working size, about
+_ANCHORS_FILE = 100_000  # bytes; 256 anchors have 30,000
 _REACH = 0.025  # of the picture's longer side: as near to an anchor means that anchor
 
 
@@ -43,7 +39,23 @@ class Limits(NamedTuple):
     """
 
     megabytes: float = 50.0
-    megapixels: float = 40.0
+    megapixels: float = MEGAPIXELS
+
+
+class Kept(NamedTuple):
+    """What is left of a session that was put away.
+
+    Attributes:
+        path: of the upload.
+        anchors: as they were.
+        selected: which was.
+        vividness: of the network's colors.
+    """
+
+    path: Path
+    anchors: tuple[Anchor, ...]
+    selected: int | None
+    vividness: float
 
 
 class Session:
@@ -53,12 +65,14 @@ class Session:
         colorizer: the network.
         path: of the upload.
         limits: of uploads.
-        vividness: at first; what suits the network if None.
+        kept: of an earlier session with the same upload, to go on with.
 
     Attributes:
         anchors: as they are now.
         selected: which of them is, if any.
-        result: RGB of the full size, by these anchors.
+        gray: RGB without colours, at the size of the page.
+        color: RGB by these anchors, at the size of the page.
+        bytes: that the session has in memory, about.
 
     Raises:
         SessionError: it is no picture, or too large.
@@ -69,25 +83,32 @@ class Session:
         colorizer: Colorizer,
         path: str | Path,
         limits: Limits | None = None,
-        vividness: float | None = None,
+        kept: Kept | None = None,
     ):
         path = Path(path)
-        _check(path, limits or Limits())
-        try:
-            picture = read_image(path)
-        except ImageFileError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise SessionError(f"{path.name}: {reason}") from None
+        picture = _opened(path, limits or Limits())
         self._folder = tempfile.TemporaryDirectory(prefix="disco-fast-")
-        self._name, self._dtype, self._alpha = path, picture.pixels.dtype, picture.alpha
+        self._path, self._dtype, self._alpha = path, picture.pixels.dtype, picture.alpha
         image = to_tensor(picture.pixels)
+        vividness = None if kept is None else kept.vividness
         self._analysis: Analysis = colorizer.analyze(image, vividness=vividness)
         lightness = ops.rgb_to_l(image[None])
         flat = torch.zeros(1, 2, 1, 1, dtype=lightness.dtype)
-        self.gray = ops.lab_to_rgb(lightness, flat, True)[0].permute(1, 2, 0).numpy()
-        self.selected: int | None = None
+        self.gray = shown(ops.lab_to_rgb(lightness, flat, True)[0].permute(1, 2, 0).numpy())
+        alpha = 0 if picture.alpha is None else picture.alpha.nbytes
+        self.bytes = image.nbytes + lightness.nbytes + alpha + self.gray.nbytes * 2 + _FEATURES
+        self.selected = None if kept is None else kept.selected
         self.anchors: tuple[Anchor, ...] = ()
-        self._set(self._analysis.anchors)
+        self._set(self._analysis.anchors if kept is None else kept.anchors)
+
+    def kept(self) -> Kept:
+        """What it takes to go on with this session later."""
+        return Kept(self._path, self.anchors, self.selected, self.vividness)
+
+    @property
+    def result(self) -> np.ndarray:
+        """RGB of the full size, by the anchors as they are now; computed anew."""
+        return self._painted(self.anchors)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,7 +141,7 @@ class Session:
         """
         if move:
             chosen = self._chosen()
-            there = self._analysis.anchor(point)
+            there = self._at(point)
             place = self.anchors.index(chosen)
             self._set(_with(self.anchors, place, replace(there, bin=chosen.bin)))
             return
@@ -128,7 +149,7 @@ class Session:
         if near and min(near) <= _REACH * max(self.size):
             self.selected = near.index(min(near))
             return
-        self._set((*self.anchors, self._analysis.anchor(point)))
+        self._set((*self.anchors, self._at(point)))
         self.selected = len(self.anchors) - 1
 
     def recolor(self, color: Color) -> None:
@@ -162,39 +183,52 @@ class Session:
         self._set(self._analysis.anchors)
 
     def variant(self, number: int) -> None:
-        """The network's anchors in the colours of one of `VARIANTS` variants, from 0."""
+        """The network's anchors in the colours of one of `VARIANTS` variants, from 0.
+
+        Raises:
+            SessionError: there is no such variant.
+        """
+        if number not in range(VARIANTS):
+            raise SessionError(f"There are variants 0 to {VARIANTS - 1}.")
         self.selected = None
         self._set(self._analysis.variants(VARIANTS)[number])
 
     def variants(self) -> list[np.ndarray]:
-        """All variants, RGB of the full size."""
-        return [self._painted(anchors) for anchors in self._analysis.variants(VARIANTS)]
+        """All variants, RGB at the size of the page."""
+        return [shown(self._painted(anchors)) for anchors in self._analysis.variants(VARIANTS)]
 
     def save(self) -> tuple[Path, Path]:
         """Write the picture at full size, and its anchors, to files that go when the session goes.
 
-        A JPEG stays a JPEG; anything else becomes a PNG, with its alpha and its 16 bits.
+        A JPEG stays a JPEG; anything else becomes a PNG, with its alpha and its 16 bits. So does
+        what only its name calls a JPEG.
 
         Returns:
             (picture, anchors as JSON).
         """
         folder = Path(self._folder.name)
-        jpeg = self._name.suffix.lower() in (".jpg", ".jpeg") and self._dtype == np.uint8
-        picture = folder / f"{self._name.stem}-color{'.jpg' if jpeg else '.png'}"
+        named = self._path.suffix.lower() in (".jpg", ".jpeg")
+        jpeg = named and self._dtype == np.uint8 and self._alpha is None
+        picture = folder / f"{self._path.stem}-color{'.jpg' if jpeg else '.png'}"
         pixels = to_pixels(self._analysis.colorize(self.anchors), self._dtype)
         write_image(picture, Picture(pixels, self._alpha))
-        anchors = folder / f"{self._name.stem}-anchors.json"
+        anchors = folder / f"{self._path.stem}-anchors.json"
         anchors.write_text(self._analysis.to_json(self.anchors))
         return picture, anchors
 
-    def load(self, text: str) -> None:
-        """Take the anchors of a JSON text.
+    def load(self, path: str | Path) -> None:
+        """Take the anchors of a JSON file.
 
         Raises:
             SessionError: it has none, or they do not fit.
         """
+        path = Path(path)
         try:
-            anchors = self._analysis.from_json(text)
+            if path.stat().st_size > _ANCHORS_FILE:
+                raise SessionError(f"At most {_ANCHORS_FILE / 1000:g} kB of anchors, please.")
+            anchors = self._analysis.from_json(path.read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            raise SessionError("The file is no longer here: load it again.") from None
         except ValueError as error:
             raise SessionError(str(error)) from None
         self.selected = None
@@ -205,12 +239,18 @@ class Session:
             raise SessionError("Click an anchor first.")
         return self.anchors[self.selected]
 
+    def _at(self, point: Point) -> Anchor:
+        try:
+            return self._analysis.anchor(point)
+        except ValueError as error:
+            raise SessionError(str(error)) from None
+
     def _set(self, anchors: tuple[Anchor, ...]) -> None:
         try:
-            result = self._painted(anchors)
+            color = shown(self._painted(anchors))
         except ValueError:
             raise SessionError("There is an anchor in that place already.") from None
-        self.anchors, self.result = anchors, result
+        self.anchors, self.color = anchors, color
 
     def _painted(self, anchors: tuple[Anchor, ...]) -> np.ndarray:
         pixels = self._analysis.colorize(anchors).permute(1, 2, 0).numpy()
@@ -221,24 +261,17 @@ def _with(anchors: tuple[Anchor, ...], place: int, anchor: Anchor) -> tuple[Anch
     return (*anchors[:place], anchor, *anchors[place + 1 :])
 
 
-def _check(path: Path, limits: Limits) -> None:
-    """Refuse what is too large before it is decoded."""
-    size = path.stat().st_size
-    if size > limits.megabytes * 1e6:
-        raise SessionError(
-            f"{path.name} has {size / 1e6:.0f} MB; at most {limits.megabytes:g} MB, please."
-        )
+def _opened(path: Path, limits: Limits) -> Picture:
+    """The picture of an upload; what is too large is refused before it is decoded."""
+    name = printable(path.name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as head:
-                count = f"{head.width * head.height / 1e6:.0f}"
-                fits = head.width * head.height <= limits.megapixels * 1e6
-    except Image.DecompressionBombError:
-        count, fits = "far more", False
-    except (OSError, ValueError, SyntaxError):  # read_image says what is wrong with it
-        return
-    if not fits:
-        raise SessionError(
-            f"{path.name} has {count} megapixels; at most {limits.megapixels:g}, please."
-        )
+        size = path.stat().st_size
+        if size > limits.megabytes * 1e6:
+            raise SessionError(
+                f"{name} has {size / 1e6:.0f} MB; at most {limits.megabytes:g} MB, please."
+            )
+        return decode_upload(path.read_bytes(), limits.megapixels)
+    except OSError:
+        raise SessionError("The photograph is no longer here: drop it again.") from None
+    except ImageFileError as error:
+        raise SessionError(f"{name}: {error}.") from None
