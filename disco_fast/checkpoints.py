@@ -59,10 +59,13 @@ def load_checkpoint(path: str | Path) -> DISCO:
         with torch.device("meta"):
             backbone = metadata.get("backbone", "published")
             expected = DISCO(float(width), cell_size, backbone).state_dict()
+    except Exception as error:  # whatever somebody's file says
+        raise CheckpointError(f"{path}: no DISCO network has its size ({_first(error)})") from None
+    try:
         text = metadata.get("readout")
         readout = official() if text is None else Readout.from_json(text)
-    except Exception as error:  # whatever somebody's file says
-        raise CheckpointError(f"{path}: no DISCO network is like it ({_first(error)})") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, expected, state)
     wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     return assemble(wide, float(width), cell_size, backbone, readout)

@@ -91,7 +91,7 @@ class Readout:
             read = json.loads(text)
             prior = tuple(float(share) for share in read["prior"])
             return cls(prior, read["balance"], read["vividness"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"readout: expected prior, balance and vividness ({error})") from None
 
 
@@ -108,5 +108,5 @@ def check_vividness(value: Any) -> None:
     """Raise TypeError or ValueError if a vividness is none, or not within 0..1."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"vividness: expected a number in 0..1, got {type(value).__name__}")
-    if not 0 <= value <= 1:
+    if not 0 <= float(value) <= 1:
         raise ValueError(f"vividness: expected a number in 0..1, got {value}")
