@@ -148,6 +148,7 @@ def _stored(frames: Iterable[Frame], facts: Facts, coding: Coding) -> Iterator[A
                 dst_colorspace=av.video.reformatter.Colorspace.ITU709,
                 dst_color_range=av.video.reformatter.ColorRange.MPEG,
                 interpolation=scaling(),
+                threads=1,  # the same samples every time
             )
 
 
