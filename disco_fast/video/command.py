@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     losses = Losses()
     with WorkFolder(target, _identity(arguments, coding, colorizer.precision)) as work:
         _make_parts(source, facts, tracker, work, coding, losses)
-        with whole_file(target) as partial:
+        with whole_file(target, arguments.overwrite) as partial:
             join(source, work.parts, facts, coding, partial, FORMATS[target.suffix.lower()])
         work.remove()
     if losses.packets:
