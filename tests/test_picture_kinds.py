@@ -265,6 +265,15 @@ def test_the_mark_is_there_once_and_keeps_the_rest() -> None:
     assert b"a scan" in image_mark.marked(XMP.decode().encode("utf-16"))
 
 
+def test_a_packet_that_a_jpeg_cannot_hold_leaves_its_mark() -> None:
+    long = XMP.replace(b"a scan", b"long " * 20_000)
+    kept = decode_image(pillow(GRAY, "WEBP", xmp=long)).kept
+    written = decode_image(encode_image(Picture(RGB, None, kept.marked()), ".jpg")).kept
+    assert image_mark.SOURCE_TYPE.encode() in written.xmp
+    assert encode_image(Picture(RGB, None, kept.marked()), ".png").count(b"iTXt") == 1
+    assert decode_image(encode_image(Picture(RGB, None, kept), ".jpg")).kept.xmp is None
+
+
 # ---- kinds --------------------------------------------------------------------------------------
 
 
