@@ -16,6 +16,7 @@ COMMENT = "Comment"
 LONGEST_SEGMENT = 65_533
 """Bytes that a segment of a JPEG holds."""
 
+_XMP_KEY = "XML:com.adobe.xmp"
 _METER = 0.0254  # of an inch
 _LONGEST_TEXT = 2**20
 _SIGNATURE = 8  # bytes that a PNG begins with; its first chunk has 25
@@ -76,7 +77,7 @@ def png_comments(data: bytes) -> Comments:
                 key, text = _png_text(name, content)
             except (ValueError, IndexError, zlib.error):  # the picture may be sound
                 continue
-            if not key.startswith(("Raw profile", "XML:com.adobe.xmp")):
+            if not key.startswith(("Raw profile", _XMP_KEY)):
                 found.append((key, text))
     return tuple(found)
 
@@ -103,9 +104,11 @@ def png_resolution(data: bytes) -> tuple[float, float] | None:
     return None
 
 
-def with_png_comments(data: bytes, comments: Comments, resolution_is_known: bool) -> bytes:
+def with_png_texts(
+    data: bytes, comments: Comments, xmp: bytes | None, resolution_is_known: bool
+) -> bytes:
     """The PNG file of libvips with texts, and without a resolution that libvips made up."""
-    made = b""
+    made = _chunk(b"iTXt", _XMP_KEY.encode() + bytes(5) + xmp) if xmp else b""
     for key, text in comments:
         name = (key.encode("latin-1", "ignore") or COMMENT.encode())[:79]
         try:

@@ -10,9 +10,6 @@ from threading import Condition
 MEGAPIXELS = 250.0
 """What a picture may have, over all its pages or frames, where nothing else is asked for."""
 
-SERVED_MEGAPIXELS = 40.0
-"""The same where strangers send pictures."""
-
 _AT_ONCE = 500_000_000  # pixels being decoded by all threads
 # No photograph is coded in so little: what claims more is refused. A blank page may be.
 _PIXELS_OF_A_BYTE, _ALWAYS_CREDIBLE = 4096, 40_000_000

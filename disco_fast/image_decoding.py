@@ -100,7 +100,7 @@ def _check(image: pyvips.Image) -> None:
 
 def _raster(data: bytes, kind: str, megapixels: float, only_first: bool) -> Pages:
     if not only_first and kind == "PNG" and data.find(b"acTL", 0, data.find(b"IDAT")) >= 0:
-        raise ImageFileError("an animated PNG: save it as an animated WebP or GIF")
+        return _animated_png(data, megapixels)
     if kind == "GIF" and gif_is_cut(data):
         raise pyvips.Error("it ends within a frame")
     image = _load(data, kind)
@@ -120,6 +120,15 @@ def _raster(data: bytes, kind: str, megapixels: float, only_first: bool) -> Page
             return Pages(_frames(pixels, alpha, count, kept), times, loops)
         pixels, alpha = _jpeg(image, data) if kind == "JPEG" else _split(image)
     return Pages((_upright(pixels, alpha, orientation, kept),))
+
+
+def _animated_png(data: bytes, megapixels: float) -> Pages:
+    """An animated PNG, of which libvips knows the first frame only."""
+    head = _load(data, "PNG")
+    frames, times, loops = other_decoders.apng_frames(data, megapixels)
+    kept, profile = of_image(head, "PNG", data), field(head, "icc-profile-data")
+    pictures = [Picture(*_split(_of_samples(frame, profile)), kept) for frame in frames]
+    return Pages(tuple(pictures), times, loops)
 
 
 def _frames(
@@ -304,13 +313,16 @@ def _from_lab(image: pyvips.Image) -> pyvips.Image:
 def _other(data: bytes, kind: str, megapixels: float) -> Picture:
     """A picture of a format that libvips lacks."""
     samples, profile, kept = other_decoders.decode(data, kind, megapixels)
+    return Picture(*_split(_of_samples(samples, profile)), kept)
+
+
+def _of_samples(samples: np.ndarray, profile: bytes | None) -> pyvips.Image:
     height, width, bands = samples.shape
     deep = samples.dtype == np.uint16
     names = ("grey16", "rgb16") if deep else ("b-w", "srgb")
     image = pyvips.Image.new_from_memory(
-        samples.data, width, height, bands, "ushort" if deep else "uchar"
+        np.ascontiguousarray(samples).data, width, height, bands, "ushort" if deep else "uchar"
     ).copy(interpretation=names[bands > 2])
     if profile:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-    pixels, alpha = _split(image)
-    return Picture(pixels, alpha, kept)
+    return image

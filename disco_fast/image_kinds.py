@@ -51,4 +51,6 @@ def kind_of(data: bytes) -> str | None:
             return "AVIF"
         if any(brand in brands for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1")):
             return "HEIC"
+    if data[:4] == b"\x28\0\0\0" and data[12:14] == b"\1\0":  # a BMP without its first bytes
+        return "DIB"
     return "TGA" if data.endswith(_TGA_END) else None

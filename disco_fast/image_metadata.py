@@ -14,8 +14,9 @@ from .image_blocks import (
     png_comments,
     png_resolution,
     with_jpeg_comments,
-    with_png_comments,
+    with_png_texts,
 )
+from .image_kinds import JPEG_SUFFIXES, TIFF_SUFFIXES
 from .libvips import pyvips
 from .tiff_tags import Directory, Entry, TagsError
 
@@ -31,6 +32,7 @@ _DESCRIPTIVE = (
     *(tiff_tags.EXIF, tiff_tags.GPS),
 )
 _IPTC, _UNDEFINED = 33723, 7
+_XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
 _PHOTOSHOP, _IPTC_RESOURCE = b"Photoshop 3.0\0", b"8BIM\x04\x04\0\0"
 
 
@@ -180,17 +182,25 @@ def put(image: pyvips.Image, kept: Kept, suffix: str) -> pyvips.Image:
     across, down = kept.resolution or (_UNKNOWN_DPI, _UNKNOWN_DPI)
     made = image.copy(xres=across / _INCH, yres=down / _INCH)
     made.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
-    if kept.xmp:
-        made.set_type(pyvips.GValue.blob_type, "xmp-data", kept.xmp)
-    if kept.iptc and suffix not in (".tif", ".tiff") and len(kept.iptc) + 40 < LONGEST_SEGMENT:
+    xmp = _short(kept.xmp) if suffix in JPEG_SUFFIXES else kept.xmp
+    if xmp and suffix != ".png":  # where libvips compresses it, and few look for it
+        made.set_type(pyvips.GValue.blob_type, "xmp-data", xmp)
+    if kept.iptc and suffix not in TIFF_SUFFIXES and len(kept.iptc) + 40 < LONGEST_SEGMENT:
         size = struct.pack(">I", len(kept.iptc))
         block = _PHOTOSHOP + _IPTC_RESOURCE + size + kept.iptc + b"\0" * (len(kept.iptc) % 2)
         made.set_type(pyvips.GValue.blob_type, "iptc-data", block)
-    if suffix not in (".tif", ".tiff"):
+    if suffix not in TIFF_SUFFIXES:
         if kept.exif:
             _put_exif(made, kept.exif)
         made.set_type(pyvips.GValue.gstr_type, "exif-ifd2-ColorSpace", "1")  # sRGB
     return made
+
+
+def _short(xmp: bytes | None) -> bytes | None:
+    """A packet that a segment of a JPEG holds: of one that is too long, the mark."""
+    if xmp is None or len(xmp) + len(_XMP_NAME) <= LONGEST_SEGMENT:
+        return xmp
+    return image_mark.marked(None) if image_mark.SOURCE_TYPE.encode() in xmp else None
 
 
 def _put_exif(image: pyvips.Image, exif: bytes) -> None:
@@ -220,7 +230,7 @@ def finish_jpeg(data: bytes, kept: Kept) -> bytes:
 
 def finish_png(data: bytes, kept: Kept) -> bytes:
     """The same for a PNG file."""
-    return with_png_comments(data, kept.comments, kept.resolution is not None)
+    return with_png_texts(data, kept.comments, kept.xmp, kept.resolution is not None)
 
 
 def finish_tiff(files: list[bytes], pages: list[Kept]) -> bytes:

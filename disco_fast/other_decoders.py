@@ -20,7 +20,13 @@ from .picture import ImageFileError
 
 _PNM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_PLUGINS = {"HEIC": "pillow_heif", "JPEG XL": "pillow_jxl", "TGA": "PIL", "PCX": "PIL"}
+_PLUGINS = {
+    "HEIC": "pillow_heif",
+    "JPEG XL": "pillow_jxl",
+    "TGA": "PIL",
+    "PCX": "PIL",
+    "DIB": "PIL",
+}
 _DAMAGED = "not a picture in a known format, or damaged, or cut short"
 
 
@@ -106,7 +112,7 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int]:
 
 
 def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, bytes | None, Kept]:
-    plugin = _plugin(kind)
+    plugin = _plugin(kind, _PLUGINS[kind])
     if kind == "JPEG XL":  # which its plugin decodes at once
         check_pixels([_jpeg_xl_size(data)], len(data), megapixels)
     try:
@@ -130,6 +136,35 @@ def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, b
     info = picture.info
     kept = of_blocks(info.get("exif"), info.get("xmp"))
     return samples.reshape(*samples.shape[:2], -1), info.get("icc_profile"), kept
+
+
+def apng_frames(data: bytes, megapixels: float) -> tuple[list[np.ndarray], tuple[int, ...], int]:
+    """The frames of an animated PNG, (H, W, 3 or 4) uint8, their milliseconds, and its loops.
+
+    Args:
+        data: the file.
+        megapixels: the most that all frames may have.
+
+    Raises:
+        ImageFileError: it is not sound, or what decodes it is not installed.
+        TooLargeError: see `check_pixels`.
+    """
+    images, frames, times = _plugin("PNG", "PIL.Image"), [], []
+    try:
+        picture = images.open(io.BytesIO(data), formats=["PNG"])
+        check_pixels([picture.size] * picture.n_frames, len(data), megapixels)
+        with DECODING.taken(picture.size[0] * picture.size[1] * picture.n_frames):
+            for number in range(picture.n_frames):
+                picture.seek(number)
+                mode = "RGBA" if picture.has_transparency_data else "RGB"
+                frames.append(np.array(picture.convert(mode)))
+                times.append(round(picture.info.get("duration", 0)))
+    except TooLargeError:
+        raise
+    except Exception as error:  # of many kinds
+        raise ImageFileError(f"{_DAMAGED} (animated PNG: {error})") from error
+    bands = min(frame.shape[2] for frame in frames)
+    return [frame[..., :bands] for frame in frames], tuple(times), picture.info.get("loop", 0)
 
 
 def _jpeg_xl_size(data: bytes) -> tuple[int, int]:
@@ -168,9 +203,9 @@ def _jpeg_xl_codestream(data: bytes) -> bytes:
     return data[place : place + 18]
 
 
-def _plugin(kind: str) -> ModuleType:
+def _plugin(kind: str, name: str) -> ModuleType:
     try:
-        return importlib.import_module(_PLUGINS[kind])
+        return importlib.import_module(name)
     except ImportError as error:
         raise ImageFileError(
             f"{kind} needs a decoder that is not installed: pip install 'disco_fast[formats]'"

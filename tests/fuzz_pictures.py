@@ -71,6 +71,7 @@ def seeds() -> list[bytes]:
         pillow(noise, "WEBP", exif=exif, icc_profile=icc),
         pillow(noise, "WEBP", lossless=True),
         pillow(rgb, "WEBP", save_all=True, append_images=several, duration=[10, 20, 30]),
+        pillow(rgb, "PNG", save_all=True, append_images=several, duration=[10, 20, 30]),
         pillow(gray, "GIF"),
         pillow(rgb, "GIF", save_all=True, append_images=several, duration=[10, 20, 30]),
         pillow(rgb, "AVIF", exif=exif),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from disco_fast import ops, reference
-from disco_fast.color import bin_centers
+from disco_fast.color import bin_centers, rgb_to_lab
 
 
 def every_color(step: int = 5) -> Tensor:
@@ -98,3 +98,11 @@ def test_errors_name_the_argument():
         ops.rgb_to_l(torch.zeros(1, 3, 4, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"ab \[N,2,h,w\]"):
         ops.lab_to_rgb(torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4), True)
+
+
+def test_rgb_to_lab_is_that_of_opencv():
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
+    rgb = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    expected = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    lab = rgb_to_lab(torch.from_numpy(rgb.astype(np.float32) / 255))
+    assert np.abs(lab.numpy() - expected).max() < 0.5  # OpenCV interpolates in a table

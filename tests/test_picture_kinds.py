@@ -265,6 +265,15 @@ def test_the_mark_is_there_once_and_keeps_the_rest() -> None:
     assert b"a scan" in image_mark.marked(XMP.decode().encode("utf-16"))
 
 
+def test_a_packet_that_a_jpeg_cannot_hold_leaves_its_mark() -> None:
+    long = XMP.replace(b"a scan", b"long " * 20_000)
+    kept = decode_image(pillow(GRAY, "WEBP", xmp=long)).kept
+    written = decode_image(encode_image(Picture(RGB, None, kept.marked()), ".jpg")).kept
+    assert image_mark.SOURCE_TYPE.encode() in written.xmp
+    assert encode_image(Picture(RGB, None, kept.marked()), ".png").count(b"iTXt") == 1
+    assert decode_image(encode_image(Picture(RGB, None, kept), ".jpg")).kept.xmp is None
+
+
 # ---- kinds --------------------------------------------------------------------------------------
 
 
@@ -392,13 +401,26 @@ def test_every_frame_of_an_animation(form: str, suffix: str) -> None:
         encode_pages(pages, ".png")
 
 
-@pytest.mark.parametrize("form", ["BMP", "PPM", "JPEG2000", "TGA", "PCX"])
+def test_every_frame_of_an_animated_png() -> None:
+    frames = [Image.fromarray(np.roll(RGB, 7 * n, axis=1)) for n in range(3)]
+    options = {"save_all": True, "append_images": frames[1:], "duration": [100, 250, 70], "loop": 2}
+    data = pillow(RGB, "PNG", **options)
+    pages = decode_pages(data)
+    assert (pages.times, pages.loops) == ((100, 250, 70), 2)
+    for picture, frame in zip(pages.pictures, frames, strict=True):
+        assert (picture.pixels == np.asarray(frame)).all()
+    with pytest.raises(ImageFileError, match="3 times up to"):
+        decode_pages(data, 2.5 * HEIGHT * WIDTH / 1e6)
+    assert (decode_image(data).pixels == RGB).all()
+
+
+@pytest.mark.parametrize("form", ["BMP", "DIB", "PPM", "JPEG2000", "TGA", "PCX"])
 def test_formats_that_libvips_lacks(form: str) -> None:
     options = {"irreversible": False} if form == "JPEG2000" else {}
     data = pillow(RGB, form, **options)
     assert (decode_image(data).pixels == RGB).all()
     for share in (0.3, 0.6, 0.9):
-        if form not in ("TGA", "PCX"):
+        if form not in ("TGA", "PCX", "DIB"):
             with pytest.raises(ImageFileError, match="cut short"):
                 decode_image(data[: int(len(data) * share)])
 

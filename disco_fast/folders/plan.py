@@ -18,8 +18,9 @@ STREAM = Path("-")
 """Standard input or output."""
 
 _OTHERWISE = ".png"  # is written for what is read but not written, and loses nothing
+_ANIMATED_PNG, _ANIMATION = ".apng", ".webp"
 # Their first bytes are too few to tell a picture from a text.
-_VAGUE = ("BMP", "PNM", "PCX", "JPEG XL")
+_VAGUE = ("BMP", "DIB", "PNM", "PCX", "JPEG XL")
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,9 @@ def _named(found: Iterable[tuple[Path, Path]], suffix: str | None) -> Iterator[t
 
 def _written_as(name: Path, suffix: str | None) -> Path:
     if suffix is None:
-        return name if name.suffix.lower() in SUFFIXES else name.with_suffix(_OTHERWISE)
+        kind = name.suffix.lower()
+        other = _ANIMATION if kind == _ANIMATED_PNG else _OTHERWISE
+        return name if kind in SUFFIXES else name.with_suffix(other)
     alike = {".jpg": JPEG_SUFFIXES, ".tif": TIFF_SUFFIXES}.get(suffix, (suffix,))
     return name if name.suffix.lower() in alike else name.with_suffix(suffix)
 
