@@ -25,7 +25,7 @@ def decode_upload(data: bytes, max_megapixels: float = MEGAPIXELS) -> Picture:
             decoded.
     """
     pixels(data, max_megapixels)
-    return decode_image(data)
+    return decode_image(data, max_megapixels)
 
 
 def pixels(data: bytes, max_megapixels: float = MEGAPIXELS) -> int:

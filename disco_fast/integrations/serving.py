@@ -244,7 +244,8 @@ class _RefusedError(Exception):
 
 
 def _encoded(picture: Picture, rgb: Tensor) -> bytes:
-    return encode_image(Picture(to_pixels(rgb, picture.pixels.dtype), picture.alpha), ".png")
+    pixels = to_pixels(rgb, picture.pixels.dtype)
+    return encode_image(Picture(pixels, picture.alpha, picture.kept.marked()), ".png")
 
 
 async def _within(threads: Executor, step: Callable[..., Returned], *arguments: Any) -> Returned:

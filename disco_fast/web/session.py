@@ -89,6 +89,7 @@ class Session:
         picture = _opened(path, limits or Limits())
         self._folder = tempfile.TemporaryDirectory(prefix="disco-fast-")
         self._path, self._dtype, self._alpha = path, picture.pixels.dtype, picture.alpha
+        self._kept = picture.kept.marked()
         image = to_tensor(picture.pixels)
         vividness = None if kept is None else kept.vividness
         self._analysis: Analysis = colorizer.analyze(image, vividness=vividness)
@@ -211,7 +212,7 @@ class Session:
         jpeg = named and self._dtype == np.uint8 and self._alpha is None
         picture = folder / f"{self._path.stem}-color{'.jpg' if jpeg else '.png'}"
         pixels = to_pixels(self._analysis.colorize(self.anchors), self._dtype)
-        write_image(picture, Picture(pixels, self._alpha))
+        write_image(picture, Picture(pixels, self._alpha, self._kept))
         anchors = folder / f"{self._path.stem}-anchors.json"
         anchors.write_text(self._analysis.to_json(self.anchors))
         return picture, anchors
