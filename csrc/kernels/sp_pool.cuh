@@ -151,7 +151,8 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kSca
     fill_tile<T>(a, cell, first, shared);
     __syncthreads();
     for (int p = begin; works && p < count; p += step) {
-      if (p + step < count) load(next, p + step);
+      // Without a condition, or nvcc moves the loads behind the arithmetic.
+      load(next, p + step < count ? p + step : p);
       add_run<T, L>(run, shared.values + p * kPitch, total);
       run = next;
     }
