@@ -75,6 +75,22 @@ def test_stops_at_max_iter_or_tolerance(backend: ModuleType):
     assert backend.kmeans(points, init, 20, 1e30)[2].tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("kind", ["normal", "duplicates"])
+def test_once_no_label_changes_no_center_does(backend: ModuleType, kind: str):
+    points = ClusterCase(points=100, dims=9, clusters=6, kind=kind).data()
+    init = reference.kmeans_init(points, 6, 0, "random")
+    expected = reference.kmeans(points.double(), init, 60, 1e-30)
+    assert expected[2].max() < 60
+    labels, centers, iterations = backend.kmeans(points, init, 60, 1e-30)
+    assert torch.equal(labels, expected[0])
+    assert torch.equal(iterations, expected[2])
+    # Nothing is below 0: then all updates are done, and change nothing.
+    forced = backend.kmeans(points, init, 60, 0.0)
+    assert torch.equal(forced[0], labels)
+    assert torch.equal(forced[1], centers)
+    assert forced[2].tolist() == [60, 60]
+
+
 @cases
 def test_same_bits_alone_and_in_any_batch(backend: ModuleType, case: ClusterCase):
     points = case.data()
@@ -271,6 +287,7 @@ def test_of_bins_equally_near_to_the_mean_the_first_wins(backend: ModuleType):
 
 
 @pytest.mark.parametrize("limit", [96 << 10, 8 << 10])
+@pytest.mark.parametrize("limit", [96 << 10, 10 << 10])
 @pytest.mark.parametrize(
     "case",
     [

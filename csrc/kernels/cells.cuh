@@ -42,11 +42,15 @@ constexpr int cell_blocks(bool deep) {
   return sizeof(T) == 8 ? 1 : deep ? kDeepBlocks : 3;
 }
 
+// A grid of blocks is less than 2^31, and so are cells and their numbers: divisions are of 32 bits.
 struct Cell {
-  __device__ __forceinline__ Cell(const Grid& grid, int64_t index)
-      : image(index / grid.cells()),
-        row(int(index % grid.cells() / grid.columns)),
-        column(int(index % grid.columns)) {}
+  __device__ __forceinline__ Cell(const Grid& grid, unsigned index) {
+    const unsigned cells = unsigned(grid.cells()), columns = unsigned(grid.columns);
+    const unsigned within = index % cells;
+    image = index / cells;
+    row = int(within / columns);
+    column = int(within % columns);
+  }
   int64_t image;
   int row, column;
 };
@@ -54,7 +58,7 @@ struct Cell {
 // The cell in direction `slot` (0..8, row-major, 4 is the cell itself), or -1 outside the grid.
 __device__ __forceinline__ int neighbour(const Grid& grid, int row, int column, int slot) {
   const int y = row + slot / 3 - 1, x = column + slot % 3 - 1;
-  const bool inside = y >= 0 && y < grid.rows && x >= 0 && x < grid.columns;
+  const bool inside = y >= 0 && y < int(grid.rows) && x >= 0 && x < int(grid.columns);
   return inside ? y * int(grid.columns) + x : -1;
 }
 
@@ -70,22 +74,24 @@ __device__ __forceinline__ T* cell_corner(const View& view, const Grid& grid, co
   return at<T>(view, cell.image, 0, cell.row * grid.cell, cell.column * grid.cell);
 }
 
-// A thread's share of a cell: `quads` x `groups` threads; quads is a power of two.
+// A thread's share of a cell: `quads` x `groups` threads; quads is a power of two. Where it is
+// known to nvcc, kQuads, else that is 0.
+template <int kQuads>
 struct Share {
-  __device__ __forceinline__ Share(int quads_)
-      : quads(quads_),
-        quad(int(threadIdx.x) % quads_),
-        group(int(threadIdx.x) / quads_),
-        groups(kCellThreads / quads_) {}
+  __device__ __forceinline__ explicit Share(int quads_)
+      : any_quads(quads_), quad(int(threadIdx.x) % quads()), group(int(threadIdx.x) / quads()) {}
+
+  __device__ __forceinline__ int quads() const { return kQuads > 0 ? kQuads : any_quads; }
+  __device__ __forceinline__ int groups() const { return kCellThreads / quads(); }
 
   // The j-th channel of the thread, within the block's channels. Interleaved quads are four
   // neighbours; else neighbouring threads have neighbouring channels.
   template <Layout L>
   __device__ __forceinline__ int channel(int j) const {
-    return L == Layout::kInterleaved ? quad * kQuad + j : j * quads + quad;
+    return L == Layout::kInterleaved ? quad * kQuad + j : j * quads() + quad;
   }
 
-  int quads, quad, group, groups;
+  int any_quads, quad, group;
 };
 
 // Pixel `index` of a cell as an offset in elements.
@@ -95,12 +101,12 @@ __device__ __forceinline__ int64_t pixel_offset(const View& view, int index, int
 }
 
 // A thread's quad for one run of pixels, as it lies in memory: half types stay packed in registers.
-template <class T, Layout L>
+template <class T, Layout L, int kQuads>
 class Run {
  public:
   // `pixel` is the run's first pixel in the block's first channel. Channels at or beyond `channels`
   // count as zero.
-  __device__ __forceinline__ void load(const T* pixel, const View& view, const Share& share,
+  __device__ __forceinline__ void load(const T* pixel, const View& view, const Share<kQuads>& share,
                                        int channels) {
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
@@ -111,7 +117,7 @@ class Run {
   }
 
   // The inverse; channels at or beyond `channels` are left out.
-  __device__ __forceinline__ void store(T* pixel, const View& view, const Share& share,
+  __device__ __forceinline__ void store(T* pixel, const View& view, const Share<kQuads>& share,
                                         int channels) const {
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
@@ -130,12 +136,13 @@ class Run {
   static constexpr int kPacks = kInterleaved ? kRun<T, L> : kQuad;
   static constexpr int kWidth = kInterleaved ? kQuad : kRun<T, L>;
 
-  __device__ __forceinline__ static int64_t offset(const View& view, const Share& share, int i) {
-    return kInterleaved ? share.channel<L>(0) + i * view.column
-                        : share.channel<L>(i) * view.channel;
+  __device__ __forceinline__ static int64_t offset(const View& view, const Share<kQuads>& share,
+                                                   int i) {
+    return kInterleaved ? share.template channel<L>(0) + i * view.column
+                        : share.template channel<L>(i) * view.channel;
   }
-  __device__ __forceinline__ static bool present(const Share& share, int channels, int i) {
-    return share.channel<L>(kInterleaved ? 0 : i) < channels;
+  __device__ __forceinline__ static bool present(const Share<kQuads>& share, int channels, int i) {
+    return share.template channel<L>(kInterleaved ? 0 : i) < channels;
   }
 
   Pack<T, kWidth> packs_[kPacks];

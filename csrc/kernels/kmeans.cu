@@ -6,47 +6,30 @@
 namespace disco_fast {
 namespace {
 
-constexpr int64_t kMostSums = 32 * 1024;  // bytes of shared memory worth giving to slices
-constexpr int kMostDimLanes = 2;          // each doubling costs 16 shuffles
-constexpr int kFewestPoints = 32;         // of a tile; below, most threads would have nothing to do
+constexpr int kFewestPoints = 32;  // of a tile; below, most threads would have nothing to do
+constexpr int64_t kBoard = 1024;   // static shared memory, rounded up
 
 // Where things go in `limit` bytes of shared memory; tile is 0 where not one point fits.
 template <class W>
 KMeansPlan plan_for(const KMeansArgs& a, int64_t limit) {
-  const int64_t packs = ceil_div(a.dims, kDims);
+  const int64_t packs = ceil_div(a.dims, kDims), jobs = a.clusters * ceil_div(a.dims, kWarp);
   KMeansPlan plan = {};
   plan.packed =
       a.dims % kDims == 0 && reinterpret_cast<uintptr_t>(a.data) % alignof(Pack<W, kDims>) == 0;
-  plan.pitch = int((packs % 2 == 1 ? packs : packs + 1) * kDims);
-  const int64_t row = plan.pitch * int64_t(sizeof(W)), rows = a.clusters * row;
-  const int64_t board = 1024;  // static shared memory, rounded up
-  const int64_t small = a.clusters * int64_t(sizeof(W) + 2 * sizeof(int)) + board;
-  const int64_t point = row + int64_t(sizeof(int));
-  // As many slices as keep every warp busy once.
-  const int64_t busy = kMeansWarps / ceil_div(a.dims, kWarp);
-  plan.slices =
-      int(std::max(std::min({busy, kMostSums / rows, ceil_div(a.points, kWarp)}), int64_t(1)));
-  const int64_t center_rows = round_up(a.clusters, kMostCenters) + plan.slices * a.clusters;
-  const int64_t all = round_up(a.points, kPoints);
-  const int64_t wanted = std::min(all, int64_t(kFewestPoints));
-  plan.shared = small + center_rows * row + wanted * point <= limit;
-  const int64_t fixed = small + (plan.shared ? center_rows * row : 0);
-  plan.workspace = plan.shared ? 0 : center_rows * plan.pitch;
-  const int64_t held = std::clamp((limit - fixed) / point / kPoints * kPoints, int64_t(0), all);
-  plan.tile = int(std::min(held, a.points));
-  plan.bytes = size_t(fixed - board + held * point);
-  // Threads that would have no points of their own share those of others.
-  const int64_t quads = ceil_div(plan.tile, kPoints);
-  const auto double_while = [&](int* lanes, int64_t useful) {
-    const auto all = [&] { return plan.dim_lanes * plan.center_lanes; };
-    while (2 * *lanes <= useful && 2 * all() * quads <= kMeansThreads && 2 * all() <= kWarp) {
-      *lanes *= 2;
-    }
-  };
-  plan.dim_lanes = plan.center_lanes = 1;
-  double_while(&plan.center_lanes,
-               ceil_div(a.clusters, plan.shared ? kCenters<W, true> : kCenters<W, false>));
-  double_while(&plan.dim_lanes, std::min(packs, int64_t(kMostDimLanes)));
+  while (plan.row_threads < 5 && 1 << plan.row_threads < packs) ++plan.row_threads;
+  const int64_t row = point_pitch(int(a.dims)) * int64_t(sizeof(W));
+  const int64_t centers = 2 * round_up(a.clusters, kMostCenters) * center_pitch(int(a.dims));
+  // A row of zeros, what jobs and clusters leave, the ends of lists and labels.
+  const int64_t small = kBoard + row + jobs * int64_t(sizeof(W) + sizeof(int)) +
+                        a.clusters * int64_t(sizeof(int)) +
+                        (kMeansWarps * kAhead + kLabelChunk * kWarp) * int64_t(sizeof(int));
+  const int64_t point = row + int64_t(sizeof(int)) + kMeansWarps * int64_t(sizeof(int));
+  const int64_t wanted = std::min(a.points, int64_t(kFewestPoints));
+  plan.shared = small + centers * int64_t(sizeof(W)) + wanted * point <= limit;
+  const int64_t fixed = small + (plan.shared ? centers * int64_t(sizeof(W)) : 0);
+  plan.workspace = plan.shared ? 0 : centers;
+  plan.tile = int(std::clamp((limit - fixed) / point, int64_t(0), a.points));
+  plan.bytes = size_t(fixed - kBoard + plan.tile * point);
   return plan;
 }
 
@@ -78,8 +61,11 @@ cudaError_t launch_kmeans(const KMeansArgs& args, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   return with_wide_element(args.element, [&](auto w) {
     typedef decltype(w) W;
-    return launch(plan.shared ? kmeans_kernel<W, true> : kmeans_kernel<W, false>,
-                  grid_of(args.images), kMeansThreads, plan.bytes, stream, args, plan);
+    auto* kernel = plan.shared ? kmeans_kernel<W, true, 0> : kmeans_kernel<W, false, 0>;
+    if (sizeof(W) == 4 && plan.shared && args.dims == kTokenDim) {
+      kernel = kmeans_kernel<float, true, kTokenDim>;
+    }
+    return launch(kernel, grid_of(args.images), kMeansThreads, plan.bytes, stream, args, plan);
   });
 }
 

@@ -2,6 +2,10 @@
 // empty clusters in one launch, so that the host never waits and the launch can be captured in a
 // CUDA graph. An image's result depends on nothing but the image.
 //
+// An iteration is two steps with a barrier after each: warps label 16 points at a time; then a warp
+// takes 32 dimensions of one cluster, adds its members up in order and moves its center, so that
+// nothing is summed up twice and there are no atomics. The new centers go beside the old ones.
+//
 // Points pass through shared memory in tiles; where all fit into one (some 700 of 64 floats), they
 // are loaded once, else again from L2 in every iteration.
 #pragma once
@@ -12,29 +16,94 @@ namespace disco_fast {
 
 constexpr int kMeansThreads = 512;
 constexpr int kMeansWarps = kMeansThreads / kWarp;
-constexpr int kDims = 4;    // dimensions read at a time; rows are padded to them
-constexpr int kPoints = 4;  // points that a thread compares with
-// Centers at a time: with four, eight reads of shared memory feed 128 operations. Doubles, and
-// centers in L2, take more registers. There are rows for a multiple of kMostCenters.
-constexpr int kMostCenters = 4;
-template <class W, bool kShared>
-constexpr int kCenters = sizeof(W) == 8 || !kShared ? 2 : kMostCenters;
+constexpr int kDims = 4;  // dimensions read at a time, a pack; rows are padded to them
+
+// How the lanes of a warp share its 16 points. Lane bit 0: one half of the centers; bits 1 and 2:
+// every fourth pack of the dimensions; bits 3 and 4: every fourth point. So lanes that read one
+// pack of a point are neighbors, and the packs that a warp reads at a time lie in different banks.
+constexpr int kPoints = 4;  // of a lane
+constexpr int kWarpPoints = 16;
+constexpr int kDimLanes = 4;
+// Centers of a lane at a time: with four, eight reads of shared memory feed 128 operations. Doubles
+// take more registers.
+template <class W>
+constexpr int kCenters = sizeof(W) == 8 ? 2 : 4;
+constexpr int kMostCenters = 8;  // of all lanes; there are rows for a multiple of them
+constexpr int kAhead = 8;        // members loaded before the first is added
+constexpr int kLabelChunk = 8;   // warps' worth of labels looked at together
+
+// Elements of a row of points and of centers: packs that are 4 modulo 8 and odd, against conflicts.
+__host__ __device__ constexpr int point_pitch(int dims) {
+  return (((dims + kDims - 1) / kDims + 11) / 8 * 8 - 4) * kDims;
+}
+__host__ __device__ constexpr int center_pitch(int dims) {
+  return ((dims + kDims - 1) / kDims | 1) * kDims;
+}
 
 // How the work is laid out; a function of the shape and of the shared memory at hand.
 struct KMeansPlan {
-  int pitch;   // elements of a row: an odd number of packs, against bank conflicts
-  int tile;    // points in shared memory
-  int slices;  // parts of a tile whose members are added up apart
-  // Threads that share kPoints points: each takes a part of the dimensions, and of the centers.
-  // Powers of two, no more than a warp together.
-  int dim_lanes, center_lanes;
+  int tile;           // points in shared memory
+  int row_threads;    // threads that load a row: 2 to this power
   bool packed;        // rows of the points lie where packs can be read
-  bool shared;        // centers and sums are in shared memory, else in the workspace
+  bool shared;        // centers are in shared memory, else in the workspace
   size_t bytes;       // of dynamic shared memory
   int64_t workspace;  // elements for an image
 };
 
-// Squared distance of two padded rows.
+// What the threads of a block work on together. A job is 32 dimensions of a cluster.
+// kFixed: the number of dimensions, where it is that of the network's tokens, else 0.
+template <class W, bool kShared, int kFixed>
+struct KMeansImage {
+  const W* data;  // [P, D]
+  W* points;      // [tile + 1, point_pitch]: the last row is zero
+  W* centers[2];  // [K, center_pitch] each: those that points are compared with, and the next
+  int* lists;     // [warps, list_size]: how many bytes on members' rows begin
+  W* moved;       // [jobs]: how far, squared
+  int* counts;    // [jobs]: members
+  int* labels;    // [tile]
+  int* spare;     // [K]: the point that an empty cluster moves to
+  int64_t* out;   // labels [P]; where there are several tiles, those of the current iteration
+  int points_count, any_dims, clusters;
+
+  __device__ __forceinline__ int dims() const { return kFixed ? kFixed : any_dims; }
+  __device__ __forceinline__ int point_pitch() const { return disco_fast::point_pitch(dims()); }
+  __device__ __forceinline__ int center_pitch() const { return disco_fast::center_pitch(dims()); }
+  __device__ __forceinline__ int blocks() const { return int(ceil_div(dims(), kWarp)); }
+};
+
+// Entries of a list: members of a tile, and zero rows until the next multiple of kAhead.
+__host__ __device__ constexpr int list_size(int tile) {
+  return (tile + kAhead - 1) / kAhead * kAhead;
+}
+
+__host__ __device__ constexpr int label_size(int tile) {
+  return int(round_up(tile, kLabelChunk * kWarp));
+}
+
+// Points first..first + count - 1 to shared memory, padded with zeros.
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ void load_points(const KMeansImage<W, kShared, kFixed>& m,
+                                            const KMeansPlan& plan, int64_t first, int count) {
+  const int lanes = 1 << plan.row_threads, t = threadIdx.x;
+  const W* from = m.data + first * m.dims();
+  for (int p = count + t; p < plan.tile; p += kMeansThreads) m.labels[p] = -1;
+#pragma unroll 4
+  for (int p = t >> plan.row_threads; p < count; p += kMeansThreads >> plan.row_threads) {
+    for (int d = (t & (lanes - 1)) * kDims; d < m.dims(); d += lanes * kDims) {
+      const W* row = from + int64_t(p) * m.dims();
+      Pack<W, kDims> pack;
+      if (plan.packed) {
+        pack = load_pack<kDims>(row + d);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kDims; ++i) pack.value[i] = d + i < m.dims() ? row[d + i] : W(0);
+      }
+      store_pack(m.points + p * m.point_pitch() + d, pack);
+    }
+  }
+}
+
+// Squared distance of two packs.
 template <class W>
 __device__ __forceinline__ W add_squares(const Pack<W, kDims>& a, const Pack<W, kDims>& b,
                                          W total) {
@@ -46,182 +115,196 @@ __device__ __forceinline__ W add_squares(const Pack<W, kDims>& a, const Pack<W, 
   return total;
 }
 
-// What the threads of a block work on together.
-template <class W, bool kShared>
-struct KMeansImage {
-  const W* data;  // [P, D]
-  W* points;      // [tile, pitch]
-  W* centers;     // [K, pitch]
-  W* sums;        // [slices, K, pitch]
-  W* shift;       // [K]
-  int* counts;    // [K]
-  int* labels;    // [tile]
-  int* spare;     // [K]: the point that an empty cluster moves to
-  int64_t* out;   // labels [P]
-  int points_count, dims, clusters;
-};
-
-// Points first..first + count - 1 to shared memory, padded with zeros.
-template <class W, bool kShared>
-__device__ __forceinline__ void load_points(const KMeansImage<W, kShared>& m,
-                                            const KMeansPlan& plan, int64_t first, int count) {
-  const W* from = m.data + first * m.dims;
-  if (plan.packed) {
-    const int packs = m.dims / kDims;
-    for (int i = threadIdx.x; i < count * packs; i += kMeansThreads) {
-      const int p = i / packs, d = (i - p * packs) * kDims;
-      store_pack(m.points + p * plan.pitch + d, load_pack<kDims>(from + int64_t(p) * m.dims + d));
-    }
-    return;
-  }
-  const int padded = int(ceil_div(m.dims, kDims)) * kDims;
-  for (int i = threadIdx.x; i < count * padded; i += kMeansThreads) {
-    const int p = i / padded, d = i - p * padded;
-    m.points[p * plan.pitch + d] = d < m.dims ? from[int64_t(p) * m.dims + d] : W(0);
-  }
-}
-
-// Squared distances of points p, p + 1, .. to centers k, k + 1, ..: the thread's part of the
-// dimensions. There are rows for all of them; what the last ones hold is not used.
-template <class W, bool kShared>
-__device__ __forceinline__ void part_distances(const KMeansImage<W, kShared>& m,
-                                               const KMeansPlan& plan, int p, int k,
-                                               W (*total)[kCenters<W, kShared>]) {
-  const int begin = int(threadIdx.x) % plan.dim_lanes * kDims, step = plan.dim_lanes * kDims;
-  const W *points = m.points + p * plan.pitch, *centers = m.centers + k * plan.pitch;
+// A lane's part of the squared distances of its points to the centers at `center`.
+template <int kFixed, class W>
+__device__ __forceinline__ void part_distances(const W* const (&point)[kPoints], const W* center,
+                                               int pitch, int dims,
+                                               W (&total)[kPoints][kCenters<W>]) {
 #pragma unroll
   for (int i = 0; i < kPoints; ++i) {
 #pragma unroll
-    for (int j = 0; j < kCenters<W, kShared>; ++j) total[i][j] = 0;
+    for (int j = 0; j < kCenters<W>; ++j) total[i][j] = 0;
   }
-#pragma unroll 1  // more takes registers that are not there
-  for (int d = begin; d < m.dims; d += step) {
+#pragma unroll(kFixed ? kFixed / (kDimLanes * kDims) : 1)
+  for (int d = 0; d < dims; d += kDimLanes * kDims) {
     Pack<W, kDims> x[kPoints];
 #pragma unroll
-    for (int i = 0; i < kPoints; ++i) x[i] = load_pack<kDims>(points + i * plan.pitch + d);
+    for (int i = 0; i < kPoints; ++i) x[i] = load_pack<kDims>(point[i] + d);
 #pragma unroll
-    for (int j = 0; j < kCenters<W, kShared>; ++j) {
-      const Pack<W, kDims> c = load_pack<kDims>(centers + j * plan.pitch + d);
+    for (int j = 0; j < kCenters<W>; ++j) {
+      const Pack<W, kDims> c = load_pack<kDims>(center + j * pitch + d);
 #pragma unroll
       for (int i = 0; i < kPoints; ++i) total[i][j] = add_squares(x[i], c, total[i][j]);
     }
   }
 }
 
-// Nearest center of each point of the tile, the first of several.
-template <class W, bool kShared>
-__device__ __forceinline__ void assign(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
-                                       int64_t first, int count) {
-  const int lanes = plan.dim_lanes * plan.center_lanes, t = threadIdx.x;
-  const int center_lane = t / plan.dim_lanes % plan.center_lanes;
-  // All lanes of a warp take part in every round, for they shuffle.
-  for (int base = 0; base < count; base += kMeansThreads / lanes * kPoints) {
-    const int mine = base + t / lanes * kPoints, p = mine < count ? mine : 0;
-    W nearest[kPoints];
-    int label[kPoints];
+// Adds the parts of four lanes up. Each lane gives half of its points away twice and is left with
+// the sums of one point: number 2 * (bit 1 of the lane) + bit 2.
+template <class W>
+__device__ __forceinline__ void whole_distances(int lane, const W (&part)[kPoints][kCenters<W>],
+                                                W (&whole)[kCenters<W>]) {
+  static_assert(kPoints == 4 && kDimLanes == 4);
+  const bool second = lane & 2, odd = lane & 4;
 #pragma unroll
-    for (int i = 0; i < kPoints; ++i) {
-      nearest[i] = W(INFINITY);
-      label[i] = 0;
+  for (int j = 0; j < kCenters<W>; ++j) {
+    W two[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const W given = second ? part[i][j] : part[i + 2][j];
+      two[i] = (second ? part[i + 2][j] : part[i][j]) + __shfl_xor_sync(kAllLanes, given, 2);
     }
-    for (int group = 0; group < m.clusters; group += plan.center_lanes * kCenters<W, kShared>) {
-      const int wanted = group + center_lane * kCenters<W, kShared>,
-                k = wanted < m.clusters ? wanted : 0;
-      W total[kPoints][kCenters<W, kShared>];
-      part_distances(m, plan, p, k, total);
-#pragma unroll
-      for (int i = 0; i < kPoints; ++i) {
-#pragma unroll
-        for (int j = 0; j < kCenters<W, kShared>; ++j) {
-          for (int offset = plan.dim_lanes / 2; offset > 0; offset /= 2) {
-            total[i][j] += __shfl_xor_sync(kAllLanes, total[i][j], offset);
-          }
-          if (k + j < m.clusters && total[i][j] < nearest[i]) {
-            nearest[i] = total[i][j];
-            label[i] = k + j;
-          }
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kPoints; ++i) {
-      for (int offset = lanes / 2; offset >= plan.dim_lanes; offset /= 2) {
-        const W other = __shfl_xor_sync(kAllLanes, nearest[i], offset);
-        const int other_label = __shfl_xor_sync(kAllLanes, label[i], offset);
-        if (other < nearest[i] || (other == nearest[i] && other_label < label[i])) {
-          nearest[i] = other;
-          label[i] = other_label;
-        }
-      }
-      if (t % lanes == 0 && mine + i < count) {
-        m.labels[p + i] = label[i];
-        m.out[first + p + i] = label[i];
-      }
-    }
+    const W given = odd ? two[0] : two[1];
+    whole[j] = (odd ? two[1] : two[0]) + __shfl_xor_sync(kAllLanes, given, 4);
   }
 }
 
-// Adds the members of every cluster in the tile to the sums. A warp takes 32 dimensions of one
-// slice of the points; ballots find a cluster's members, which are added in their order.
-template <class W, bool kShared>
-__device__ __forceinline__ void accumulate(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
-                                           bool first_tile, int count) {
-  constexpr int kAhead = 4;  // members loaded before the first is added
-  const int lane = threadIdx.x % kWarp, blocks = int(ceil_div(m.dims, kWarp));
-  const int slice_size = int(ceil_div(ceil_div(count, kWarp), plan.slices)) * kWarp;
-  for (int job = threadIdx.x / kWarp; job < plan.slices * blocks; job += kMeansWarps) {
-    const int slice = job / blocks, d = job % blocks * kWarp + lane;
-    const int begin = slice * slice_size,
-              end = begin + slice_size < count ? begin + slice_size : count;
-    const W* column = m.points + (d < m.dims ? d : 0);
-    for (int k = 0; k < m.clusters; ++k) {
-      W total = 0;
-      int members = 0;
-      for (int p = begin; p < end; p += kWarp) {
-        const bool member = p + lane < end && m.labels[p + lane] == k;
-        unsigned mask = __ballot_sync(kAllLanes, member);
-        members += __popc(mask);
-        while (mask != 0) {
-          W value[kAhead];
+// Nearest center of each point of the tile, the first of several. Whether one of the thread's
+// differs from that of the last iteration.
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ bool assign(const KMeansImage<W, kShared, kFixed>& m,
+                                       const KMeansPlan& plan, int first, int count) {
+  const int lane = threadIdx.x % kWarp, half = lane & 1, group = lane >> 3;
+  const int d = (lane >> 1 & 3) * kDims, begin = d < m.dims() ? d : 0;
+  const int dims = kFixed ? kFixed : m.dims() - d;  // from there on
+  bool changed = false;
+  for (int base = threadIdx.x / kWarp * kWarpPoints; base < count;
+       base += kMeansWarps * kWarpPoints) {
+    const W* point[kPoints];
 #pragma unroll
-          for (int i = 0; i < kAhead; ++i) {
-            value[i] = mask != 0 ? column[(p + __ffs(int(mask)) - 1) * plan.pitch] : W(0);
-            mask &= mask - 1;
-          }
+    for (int i = 0; i < kPoints; ++i) {
+      point[i] = m.points + min(base + i * 4 + group, count - 1) * m.point_pitch() + begin;
+    }
+    W nearest = W(INFINITY);
+    int label = 0;
+    for (int k = half * kCenters<W>; k - half * kCenters<W> < m.clusters; k += 2 * kCenters<W>) {
+      W part[kPoints][kCenters<W>], distance[kCenters<W>];
+      part_distances<kFixed>(point, m.centers[0] + k * m.center_pitch() + begin, m.center_pitch(),
+                             dims, part);
+      whole_distances(lane, part, distance);
 #pragma unroll
-          for (int i = 0; i < kAhead; ++i) total += value[i];
+      for (int j = 0; j < kCenters<W>; ++j) {
+        if (k + j < m.clusters && distance[j] < nearest) {
+          nearest = distance[j];
+          label = k + j;
         }
       }
-      if (d < m.dims) {
-        W* sum = m.sums + (slice * m.clusters + k) * plan.pitch + d;
-        *sum = first_tile ? total : *sum + total;
-      }
-      if (job % blocks == 0 && lane == 0 && members > 0) atomicAdd(m.counts + k, members);
+    }
+    const W other = __shfl_xor_sync(kAllLanes, nearest, 1);
+    const int other_label = __shfl_xor_sync(kAllLanes, label, 1);
+    if (other < nearest || (other == nearest && other_label < label)) label = other_label;
+    const int p = base + ((lane & 2) + (lane >> 2 & 1)) * 4 + group;
+    if (half == 0 && p < count) {
+      const bool alone = plan.tile >= m.points_count;  // then labels stay where they are
+      changed = changed || (alone ? m.labels[p] : int(m.out[first + p])) != label;
+      m.labels[p] = label;
+      if (!alone) m.out[first + p] = label;
     }
   }
+  return changed;
+}
+
+// Lists the members of cluster k in the tile, in order, by how many bytes on their rows begin; how
+// many there are.
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ int list_members(const KMeansImage<W, kShared, kFixed>& m,
+                                            const KMeansPlan& plan, int k, int count, int* list) {
+  const int lane = threadIdx.x % kWarp;
+  const int row = m.point_pitch() * int(sizeof(W));
+  const unsigned before = (1u << lane) - 1;
+  int found = 0;
+#pragma unroll 1
+  for (int first = 0; first < count; first += kLabelChunk * kWarp) {
+    bool member[kLabelChunk];
+    unsigned mask[kLabelChunk];
+#pragma unroll
+    for (int i = 0; i < kLabelChunk; ++i) {
+      const int p = first + i * kWarp + lane;
+      member[i] = m.labels[p] == k;
+    }
+#pragma unroll
+    for (int i = 0; i < kLabelChunk; ++i) mask[i] = __ballot_sync(kAllLanes, member[i]);
+#pragma unroll
+    for (int i = 0; i < kLabelChunk; ++i) {
+      const int p = first + i * kWarp + lane;
+      if (member[i]) list[found + __popc(mask[i] & before)] = p * row;
+      found += __popc(mask[i]);
+    }
+  }
+  const int end = found + lane;
+  if (end < list_size(found)) list[end] = plan.tile * row;
+  __syncwarp();  // the list is known
+  return found;
+}
+
+// Adds the members of every cluster in the tile to the next centers, and after the last tile moves
+// these to the means. Whether one of the thread's clusters is empty then.
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ bool add_members(const KMeansImage<W, kShared, kFixed>& m,
+                                            const KMeansPlan& plan, bool first_tile, bool last_tile,
+                                            int count) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  int* list = m.lists + warp * list_size(plan.tile);
+  bool empty = false;
+  for (int job = warp; job < m.clusters * m.blocks(); job += kMeansWarps) {
+    const int k = job / m.blocks(), d = job % m.blocks() * kWarp + lane;
+    const bool mine = d < m.dims();
+    const auto* column = reinterpret_cast<const unsigned char*>(m.points + (mine ? d : 0));
+    W* next = m.centers[1] + k * m.center_pitch() + (mine ? d : 0);
+    W total = first_tile ? W(0) : *next;
+    const int earlier = first_tile ? 0 : m.counts[job];
+    const int listed = list_members(m, plan, k, count, list), members = earlier + listed;
+#pragma unroll 1
+    for (int i = 0; i < listed; i += kAhead) {
+      const Pack<int, kAhead> at = load_pack<kAhead>(list + i);
+      W value[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        value[j] = *reinterpret_cast<const W*>(column + at.value[j]);
+      }
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) total += value[j];
+    }
+    __syncwarp();  // the list has been read
+    W step = 0;
+    if (last_tile) {
+      const W old = m.centers[0][k * m.center_pitch() + (mine ? d : 0)];
+      total = members > 0 ? total / W(members) : old;
+      step = mine ? total - old : W(0);
+      empty = empty || members == 0;
+    }
+    if (mine) *next = total;
+    step = warp_sum(step * step);
+    if (lane == 0) {
+      m.counts[job] = members;
+      m.moved[job] = step;
+    }
+  }
+  return empty;
 }
 
 // Squared distance of point p to its own center.
-template <class W, bool kShared>
-__device__ __forceinline__ W own_distance(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
-                                          int64_t p) {
-  const W *point = m.data + p * m.dims, *center = m.centers + m.out[p] * plan.pitch;
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ W own_distance(const KMeansImage<W, kShared, kFixed>& m,
+                                          const KMeansPlan& plan, int64_t p) {
+  const int label = plan.tile >= m.points_count ? m.labels[p] : int(m.out[p]);
+  const W *point = m.data + p * m.dims(), *center = m.centers[0] + label * m.center_pitch();
   W total = 0;
-  for (int d = 0; d < m.dims; ++d) {
+  for (int d = 0; d < m.dims(); ++d) {
     const W difference = point[d] - center[d];
     total = fma(difference, difference, total);
   }
   return total;
 }
 
-// Gives every empty cluster, in order, the next of the points that lie farthest from their own
+// Moves every empty cluster, in order, to the next of the points that lie farthest from their own
 // center. Rare, so it may be slow.
-template <class W, bool kShared>
-__device__ __forceinline__ void find_spares(const KMeansImage<W, kShared>& m,
-                                            const KMeansPlan& plan, Best<W>* board) {
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ void refill(const KMeansImage<W, kShared, kFixed>& m,
+                                       const KMeansPlan& plan, Best<W>* board) {
   Best<W> last = {W(INFINITY), -1};
   for (int k = 0; k < m.clusters; ++k) {
-    if (m.counts[k] != 0) continue;
+    if (m.counts[k * m.blocks()] != 0) continue;
     Best<W> mine = {W(-1), m.points_count};
     for (int64_t p = threadIdx.x; p < m.points_count; p += kMeansThreads) {
       const Best<W> candidate = {own_distance(m, plan, p), p};
@@ -232,107 +315,102 @@ __device__ __forceinline__ void find_spares(const KMeansImage<W, kShared>& m,
     if (threadIdx.x == 0) m.spare[k] = int(last.index < m.points_count ? last.index : 0);
   }
   __syncthreads();
-}
-
-// Moves the centers to the means of their members, a warp each, and notes how far they went.
-template <class W, bool kShared>
-__device__ __forceinline__ void move_centers(const KMeansImage<W, kShared>& m,
-                                             const KMeansPlan& plan) {
   const int lane = threadIdx.x % kWarp;
-  for (int k = threadIdx.x / kWarp; k < m.clusters; k += kMeansWarps) {
-    const int count = m.counts[k];
-    W squares = 0;
-    for (int d = lane; d < m.dims; d += kWarp) {
-      W target = 0;
-      if (count == 0) {
-        target = m.data[int64_t(m.spare[k]) * m.dims + d];
-      } else {
-        for (int s = 0; s < plan.slices; ++s) {
-          target += m.sums[(s * m.clusters + k) * plan.pitch + d];
-        }
-        target /= W(count);
-      }
-      W* center = m.centers + k * plan.pitch + d;
-      const W step = target - *center;
-      squares = fma(step, step, squares);
-      *center = target;
+  for (int job = threadIdx.x / kWarp; job < m.clusters * m.blocks(); job += kMeansWarps) {
+    const int k = job / m.blocks(), d = job % m.blocks() * kWarp + lane;
+    if (m.counts[job] != 0) continue;
+    W step = 0;
+    if (d < m.dims()) {
+      const W target = m.data[int64_t(m.spare[k]) * m.dims() + d];
+      step = target - m.centers[0][k * m.center_pitch() + d];
+      m.centers[1][k * m.center_pitch() + d] = target;
     }
-    squares = warp_sum(squares);
-    if (lane == 0) m.shift[k] = sqrt(squares);
+    step = warp_sum(step * step);
+    if (lane == 0) m.moved[job] = step;
   }
+  __syncthreads();
 }
 
-// Sum of the shifts; every thread gets the same bits.
-template <class W, bool kShared>
-__device__ __forceinline__ W total_shift(const KMeansImage<W, kShared>& m) {
+// Sum of the centers' shifts; every thread gets the same bits.
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ W total_shift(const KMeansImage<W, kShared, kFixed>& m) {
   W total = 0;
-  for (int k = threadIdx.x % kWarp; k < m.clusters; k += kWarp) total += m.shift[k];
+#pragma unroll 1  // the first turn is mostly the last
+  for (int k = threadIdx.x % kWarp; k < m.clusters; k += kWarp) {
+    W squares = 0;
+    for (int b = 0; b < m.blocks(); ++b) squares += m.moved[k * m.blocks() + b];
+    total += sqrt(squares);
+  }
   return warp_sum(total);
 }
 
-template <class W, bool kShared>
-__device__ __forceinline__ int iterate(const KMeansImage<W, kShared>& m, const KMeansPlan& plan,
+// Iterates until nothing moves any more; returns how often. The final centers are the first.
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ int iterate(KMeansImage<W, kShared, kFixed>& m, const KMeansPlan& plan,
                                        int64_t max_iter, W tol, Best<W>* board) {
-  const int t = threadIdx.x;
+  bool was_empty = false;  // a cluster, in the last iteration
   for (int64_t iteration = 1;; ++iteration) {
+    bool changed = iteration == 1, empty = false;
     for (int first = 0; first < m.points_count; first += plan.tile) {
       const int left = m.points_count - first, count = left < plan.tile ? left : plan.tile;
+      const bool last = count == left;
       if (iteration == 1 || plan.tile < m.points_count) {
         load_points(m, plan, first, count);
         __syncthreads();
       }
-      assign(m, plan, first, count);
-      __syncthreads();
-      accumulate(m, plan, first == 0, count);
-      __syncthreads();
+      changed = __syncthreads_or(assign(m, plan, first, count) || changed);
+      // The same members have the same means: the centers would not move, now or later.
+      if (last && !changed && !was_empty) return int(W(0) < tol ? iteration : max_iter);
+      empty = add_members(m, plan, first == 0, last, count);
+      if (!last) __syncthreads();
     }
-    bool empty = false;
-    for (int k = t; k < m.clusters; k += kMeansThreads) empty = empty || m.counts[k] == 0;
-    if (__syncthreads_or(empty)) find_spares(m, plan, board);
-    move_centers(m, plan);
-    __syncthreads();
+    was_empty = __syncthreads_or(empty);
+    if (was_empty) refill(m, plan, board);
+    W* const next = m.centers[1];
+    m.centers[1] = m.centers[0];
+    m.centers[0] = next;
     const W shift = total_shift(m);
     if (shift * shift < tol || iteration == max_iter) return int(iteration);
-    for (int k = t; k < m.clusters; k += kMeansThreads) m.counts[k] = 0;
   }
 }
 
-// Dynamic shared memory in the order of KMeansImage's members; see `plan_for`.
-template <class W, bool kShared>
-__device__ __forceinline__ KMeansImage<W, kShared> lay_out(const KMeansArgs& a,
-                                                           const KMeansPlan& plan, int64_t image) {
-  const int64_t row = plan.pitch, clusters = a.clusters;
-  const int64_t center_rows = round_up(clusters, kMostCenters);
-  KMeansImage<W, kShared> m;
+// Dynamic shared memory; see `plan_for`. What vectors are read from comes first.
+template <class W, bool kShared, int kFixed>
+__device__ __forceinline__ KMeansImage<W, kShared, kFixed> lay_out(const KMeansArgs& a,
+                                                                   const KMeansPlan& plan,
+                                                                   int64_t image) {
+  KMeansImage<W, kShared, kFixed> m;
+  m.points_count = int(a.points);
+  m.any_dims = int(a.dims);
+  m.clusters = int(a.clusters);
   m.data = static_cast<const W*>(a.data) + image * a.points * a.dims;
   m.out = a.labels + image * a.points;
+  const int jobs = m.clusters * m.blocks();
+  const int64_t centers = round_up(a.clusters, kMostCenters) * m.center_pitch();
   m.points = dynamic_shared<W>();
-  W* next = m.points + round_up(plan.tile, kPoints) * row;
+  W* next = m.points + (plan.tile + 1) * m.point_pitch();
   if constexpr (kShared) {
-    m.centers = next;
-    m.sums = m.centers + center_rows * row;
-    next = m.sums + plan.slices * clusters * row;
+    m.centers[0] = next;
+    next += 2 * centers;
   } else {
-    m.centers = static_cast<W*>(a.workspace) + image * plan.workspace;
-    m.sums = m.centers + center_rows * row;
+    m.centers[0] = static_cast<W*>(a.workspace) + image * plan.workspace;
   }
-  m.shift = next;
-  m.counts = reinterpret_cast<int*>(m.shift + clusters);
-  m.spare = m.counts + clusters;
-  m.labels = m.spare + clusters;
-  m.points_count = int(a.points);
-  m.dims = int(a.dims);
-  m.clusters = int(clusters);
+  m.centers[1] = m.centers[0] + centers;
+  m.lists = reinterpret_cast<int*>(next);
+  m.moved = reinterpret_cast<W*>(m.lists + kMeansWarps * list_size(plan.tile));
+  m.counts = reinterpret_cast<int*>(m.moved + jobs);
+  m.labels = m.counts + jobs;
+  m.spare = m.labels + label_size(plan.tile);
   return m;
 }
 
 // Grid: images.
-template <class W, bool kShared>
+template <class W, bool kShared, int kFixed>
 __global__ void __launch_bounds__(kMeansThreads, 1)
     kmeans_kernel(const KMeansArgs a, const KMeansPlan plan) {
   __shared__ Best<W> board[kMeansWarps];
   const int64_t image = blockIdx.x;
-  const KMeansImage<W, kShared> m = lay_out<W, kShared>(a, plan, image);
+  KMeansImage<W, kShared, kFixed> m = lay_out<W, kShared, kFixed>(a, plan, image);
   const int64_t* init = a.init + image * a.clusters;
   const int t = threadIdx.x;
   W* centers = static_cast<W*>(a.centers) + image * a.clusters * a.dims;
@@ -340,7 +418,6 @@ __global__ void __launch_bounds__(kMeansThreads, 1)
   bool outside = false;
   for (int k = t; k < m.clusters; k += kMeansThreads) {
     outside = outside || init[k] < 0 || init[k] >= a.points;
-    m.counts[k] = 0;
   }
   if (__syncthreads_or(outside)) {
     for (int64_t p = t; p < a.points; p += kMeansThreads) m.out[p] = -1;
@@ -348,14 +425,23 @@ __global__ void __launch_bounds__(kMeansThreads, 1)
     if (t == 0) a.iterations[image] = -1;
     return;
   }
-  const int padded = int(ceil_div(m.dims, kDims)) * kDims;
+  const int padded = int(round_up(m.dims(), kDims));
   for (int i = t; i < m.clusters * padded; i += kMeansThreads) {
-    const int k = i / padded, d = i % padded;
-    m.centers[k * plan.pitch + d] = d < m.dims ? m.data[init[k] * m.dims + d] : W(0);
-  }  // the barrier after the first points makes them known
+    const int k = i / padded, d = i - k * padded;
+    m.centers[0][k * m.center_pitch() + d] = d < m.dims() ? m.data[init[k] * m.dims() + d] : W(0);
+    m.centers[1][k * m.center_pitch() + d] = 0;
+  }
+  for (int d = t; d < padded; d += kMeansThreads) m.points[plan.tile * m.point_pitch() + d] = 0;
+  for (int p = t; p < label_size(plan.tile); p += kMeansThreads) m.labels[p] = -1;
+  for (int64_t p = t; p < m.points_count; p += kMeansThreads) m.out[p] = -1;
+  // The barrier after the first points makes all of it known.
   const int iterations = iterate(m, plan, a.max_iter, W(a.tol), board);
-  for (int i = t; i < m.clusters * m.dims; i += kMeansThreads) {
-    centers[i] = m.centers[i / m.dims * plan.pitch + i % m.dims];
+  for (int i = t; i < m.clusters * m.dims(); i += kMeansThreads) {
+    const int k = i / m.dims();
+    centers[i] = m.centers[0][k * m.center_pitch() + i - k * m.dims()];
+  }
+  if (plan.tile >= m.points_count) {
+    for (int p = t; p < m.points_count; p += kMeansThreads) m.out[p] = m.labels[p];
   }
   if (t == 0) a.iterations[image] = iterations;
 }

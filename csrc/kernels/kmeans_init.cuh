@@ -6,7 +6,7 @@
 
 namespace disco_fast {
 
-constexpr int kInitThreads = 1024;
+constexpr int kInitThreads = 1024;  // at most; no more than points, but whole warps
 constexpr int kInitWarps = kInitThreads / kWarp;
 
 __host__ __device__ constexpr uint32_t mix(uint32_t x) {
@@ -35,7 +35,7 @@ __device__ __forceinline__ void init_random(const KMeansInitArgs& a, int count, 
   int64_t previous = -1;  // the last word taken
   for (int k = 0; k < count; ++k) {
     Best<int64_t> mine = {-(int64_t(1) << 32), 0};
-    for (int64_t p = threadIdx.x; p < a.points; p += kInitThreads) {
+    for (int64_t p = threadIdx.x; p < a.points; p += int(blockDim.x)) {
       const Best<int64_t> candidate = {-int64_t(words[p]), p};
       if (-candidate.key > previous && candidate.beats(mine)) mine = candidate;
     }
@@ -46,32 +46,43 @@ __device__ __forceinline__ void init_random(const KMeansInitArgs& a, int count, 
   }
 }
 
-// Squared distance of two points, by a warp; every lane gets it.
+// Squared distance of two points, by four neighboring lanes; each of them gets it.
 template <class W>
-__device__ __forceinline__ W warp_distance(const W* a, const W* b, int64_t dims) {
+__device__ __forceinline__ W distance_by_four(const W* a, const W* b, int dims) {
   W total = 0;
-  for (int64_t d = threadIdx.x % kWarp; d < dims; d += kWarp) {
+#pragma unroll 4
+  for (int d = threadIdx.x % 4; d < dims; d += 4) {
     const W difference = a[d] - b[d];
     total = fma(difference, difference, total);
   }
-  return warp_sum(total);
+  total += __shfl_xor_sync(kAllLanes, total, 1);
+  return total + __shfl_xor_sync(kAllLanes, total, 2);
 }
 
 // Each further center is drawn with a chance proportional to the squared distance to the nearest so
-// far: the winner of an exponential race, -log(u) / d^2, smallest first.
+// far: the winner of an exponential race, -log(u) / d^2, smallest first. A warp takes 32 points:
+// four lanes work out a distance, and then each lane has a point of its own in the race.
 template <class W>
 __device__ __forceinline__ void init_plus_plus(const KMeansInitArgs& a, int64_t image,
                                                int64_t* init, Best<double>* board) {
   const W* data = static_cast<const W*>(a.data) + image * a.points * a.dims;
   W* nearest = static_cast<W*>(a.nearest) + image * a.points;
-  const int lane = threadIdx.x % kWarp;
+  const int lane = threadIdx.x % kWarp, dims = int(a.dims);
   int64_t latest = init[0];
   for (int draw = 1; draw < int(a.clusters); ++draw) {
     const RandomWords words(a.seed, draw);
     Best<double> mine = {-double(INFINITY), a.points};
-    for (int64_t p = threadIdx.x / kWarp; p < a.points; p += kInitWarps) {
-      const W distance = warp_distance(data + p * a.dims, data + latest * a.dims, a.dims);
-      if (lane != 0) continue;
+    for (int64_t base = threadIdx.x / kWarp * kWarp; base < a.points; base += int(blockDim.x)) {
+      W distance = 0;
+#pragma unroll
+      for (int round = 0; round < 4; ++round) {
+        const int64_t p = base + round * 8 + lane / 4;
+        const W found = distance_by_four(data + (p < a.points ? p : base) * a.dims,
+                                         data + latest * a.dims, dims);
+        if (lane % 4 == round) distance = found;
+      }
+      const int64_t p = base + lane % 4 * 8 + lane / 4;
+      if (p >= a.points) continue;
       W least = draw == 1 || distance < nearest[p] ? distance : nearest[p];
       if (p == latest) least = -1;  // taken; stays the least
       nearest[p] = least;

@@ -120,6 +120,11 @@ struct LayoutTag {
   static constexpr Layout value = L;
 };
 
+template <int kQuads>
+struct QuadsTag {
+  static constexpr int value = kQuads;
+};
+
 template <class Body>
 cudaError_t with_layout(Layout layout, const Body& body) {
   switch (layout) {
@@ -138,6 +143,16 @@ inline int quads_for(int64_t channels) {
   int quads = 1;
   while (quads < kMaxQuads && quads * kQuad < channels) quads *= 2;
   return quads;
+}
+
+// Calls body(integral constant): the number of quads, where it is the most, and vectors of a common
+// type are moved; else 0, which stands for any.
+template <class T, Layout L, class Body>
+cudaError_t with_quads(int quads, const Body& body) {
+  if constexpr (L != Layout::kScalar && sizeof(T) <= sizeof(float)) {
+    if (quads == kMaxQuads) return body(QuadsTag<kMaxQuads>{});
+  }
+  return body(QuadsTag<0>{});
 }
 
 // Blocks of channels; one even where there are none, for the weights.

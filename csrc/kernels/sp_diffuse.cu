@@ -12,8 +12,11 @@ cudaError_t launch_diffuse(const DiffuseArgs& args, cudaStream_t stream) {
     View first = args.features;  // a leading channel moves the address of the others
     if (args.lead.data != nullptr) first.data = static_cast<const T*>(first.data) + first.channel;
     return with_layout(layout_of<T>(first, args.grid, args.channels), [&](auto layout) {
-      return launch(diffuse_kernel<T, layout.value>, grid_of(cells, blocks), kCellThreads, 0,
-                    stream, args, quads_for(args.channels));
+      const int quads = quads_for(args.channels);
+      return with_quads<T, layout.value>(quads, [&](auto known) {
+        return launch(diffuse_kernel<T, layout.value, known.value>, grid_of(cells, blocks),
+                      kCellThreads, 0, stream, args, quads);
+      });
     });
   });
 }

@@ -7,16 +7,16 @@
 namespace disco_fast {
 
 // Writes the thread's quad for its runs of the tile.
-template <class T, Layout L>
+template <class T, Layout L, int kQuads>
 __device__ __forceinline__ void diffuse_runs(const View& features, T* corner, int first, int size,
-                                             int channels, const Share& share,
+                                             int channels, const Share<kQuads>& share,
                                              const Wide<T>* weights,
                                              const Wide<T> (*token)[kQuad]) {
   typedef Wide<T> W;
   constexpr int kPixels = kRun<T, L>;
   const int left = size * size - first, count = left < kTile ? left : kTile;
-  for (int p = share.group * kPixels; p < count; p += share.groups * kPixels) {
-    Run<T, L> run;
+  for (int p = share.group * kPixels; p < count; p += share.groups() * kPixels) {
+    Run<T, L, kQuads> run;
 #pragma unroll
     for (int v = 0; v < kPixels; ++v) {
       W weight[9];
@@ -35,15 +35,17 @@ __device__ __forceinline__ void diffuse_runs(const View& features, T* corner, in
 
 // Grid: cells of all images x blocks of 64 channels; the first block of channels also copies the
 // leading channel.
-template <class T, Layout L>
-__global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L == Layout::kPlanar))
+template <class T, Layout L, int kQuads>
+__global__ void __launch_bounds__(kCellThreads,
+                                  cell_blocks<T>(L == Layout::kPlanar ||
+                                                 (L == Layout::kInterleaved && kQuads == 0)))
     diffuse_kernel(const DiffuseArgs a, const int quads) {
   typedef Wide<T> W;
   __shared__ __align__(16) W weights[kTile * kPitch];
   __shared__ W tokens[9 * kBlockChannels];
   const int64_t first_channel = int64_t(blockIdx.y) * kBlockChannels;
   const Cell cell(a.grid, blockIdx.x);
-  const Share share(quads);
+  const Share<kQuads> share(quads);
   const int size = int(a.grid.cell), area = size * size, t = threadIdx.x;
   const int64_t left = a.channels - first_channel;
   const int channels = int(left < kBlockChannels ? left : kBlockChannels);
@@ -69,7 +71,7 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L == Layout::kPla
   for (int slot = 0; slot < 9; ++slot) {
 #pragma unroll
     for (int j = 0; j < kQuad; ++j) {
-      token[slot][j] = tokens[slot * kBlockChannels + share.channel<L>(j)];
+      token[slot][j] = tokens[slot * kBlockChannels + share.template channel<L>(j)];
     }
   }
   T* out = corner + (first_channel + leads) * a.features.channel;
@@ -79,7 +81,7 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L == Layout::kPla
       fill_tile(first);
       __syncthreads();
     }
-    if (share.channel<L>(0) < channels) {
+    if (share.template channel<L>(0) < channels) {
       diffuse_runs<T, L>(a.features, out, first, size, channels, share, weights, token);
     }
   }

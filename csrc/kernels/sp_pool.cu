@@ -12,8 +12,11 @@ cudaError_t launch_aggregate(const AggregateArgs& args, cudaStream_t stream) {
   const cudaError_t error = with_element(args.element, [&](auto t) {
     typedef decltype(t) T;
     return with_layout(layout_of<T>(args.features, grid, args.channels), [&](auto layout) {
-      return launch(aggregate_kernel<T, layout.value>, grid_of(cells, blocks), kCellThreads, 0,
-                    stream, args, quads_for(args.channels));
+      const int quads = quads_for(args.channels);
+      return with_quads<T, layout.value>(quads, [&](auto known) {
+        return launch(aggregate_kernel<T, layout.value, known.value>, grid_of(cells, blocks),
+                      kCellThreads, 0, stream, args, quads);
+      });
     });
   });
   if (error != cudaSuccess) return error;

@@ -69,8 +69,8 @@ __device__ __forceinline__ void add_part(const AggregateShared<W>& shared, W& we
 }
 
 // Adds a run, whose first pixel has the weights at `weights`, to total[slot][j].
-template <class T, Layout L>
-__device__ __forceinline__ void add_run(Run<T, L>& run, const Wide<T>* weights,
+template <class T, Layout L, int kQuads>
+__device__ __forceinline__ void add_run(Run<T, L, kQuads>& run, const Wide<T>* weights,
                                         Wide<T> (*total)[kQuad]) {
   typedef Wide<T> W;
 #pragma unroll
@@ -87,20 +87,22 @@ __device__ __forceinline__ void add_run(Run<T, L>& run, const Wide<T>* weights,
 }
 
 // Adds up the threads' totals over their groups and stores partial[slot][channel] of the cell.
-template <Layout L, class W>
-__device__ __forceinline__ void store_partial(const Share& share, int channels, W (*total)[kQuad],
-                                              W* board, W* partial, int64_t stride) {
+template <Layout L, int kQuads, class W>
+__device__ __forceinline__ void store_partial(const Share<kQuads>& share, int channels,
+                                              W (*total)[kQuad], W* board, W* partial,
+                                              int64_t stride) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int pitch = share.quads * kQuad;
+  const int pitch = share.quads() * kQuad;
 #pragma unroll
   for (int slot = 0; slot < 9; ++slot) {
 #pragma unroll
     for (int j = 0; j < kQuad; ++j) {
       W value = total[slot][j];
-      for (int offset = kWarp / 2; offset >= share.quads; offset /= 2) {
+      for (int offset = kWarp / 2; offset >= share.quads(); offset /= 2) {
         value += __shfl_xor_sync(kAllLanes, value, offset);
       }
-      if (lane < share.quads) board[(warp * 9 + slot) * pitch + share.channel<L>(j)] = value;
+      if (lane < share.quads())
+        board[(warp * 9 + slot) * pitch + share.template channel<L>(j)] = value;
     }
   }
   __syncthreads();
@@ -116,15 +118,15 @@ __device__ __forceinline__ void store_partial(const Share& share, int channels, 
 
 // Grid: cells of all images x blocks of 64 channels; the first block of channels also does weights
 // and wins.
-template <class T, Layout L>
+template <class T, Layout L, int kQuads>
 __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kScalar))
     aggregate_kernel(const AggregateArgs a, const int quads) {
   typedef Wide<T> W;
   __shared__ AggregateShared<W> shared;
   const int64_t index = blockIdx.x, stride = a.channels + 1,
                 first_channel = blockIdx.y * int64_t(kBlockChannels);
-  const Cell cell(a.grid, index);
-  const Share share(quads);
+  const Cell cell(a.grid, blockIdx.x);
+  const Share<kQuads> share(quads);
   const int size = int(a.grid.cell), area = size * size;
   const int64_t left = a.channels - first_channel;
   const int channels = int(left < kBlockChannels ? left : kBlockChannels);
@@ -137,21 +139,22 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kSca
   W total[9][kQuad] = {}, weight = 0;
   int wins = 0;
   constexpr int kPixels = kRun<T, L>;
-  const int begin = share.group * kPixels, step = share.groups * kPixels;
-  const bool works = share.channel<L>(0) < channels;
+  const int begin = share.group * kPixels, step = share.groups() * kPixels;
+  const bool works = share.template channel<L>(0) < channels;
   for (int first = 0; first < area; first += kTile) {
     const int count = area - first < kTile ? area - first : kTile;
-    const auto load = [&](Run<T, L>& run, int p) {
+    const auto load = [&](Run<T, L, kQuads>& run, int p) {
       run.load(corner + pixel_offset(a.features, first + p, size), a.features, share, channels);
     };
     // A run is on its way while the tile is filled, and while the one before it is added.
-    Run<T, L> run, next;
+    Run<T, L, kQuads> run, next;
     if (works && begin < count) load(run, begin);
     if (first > 0) __syncthreads();  // the last tile has been read
     fill_tile<T>(a, cell, first, shared);
     __syncthreads();
     for (int p = begin; works && p < count; p += step) {
-      if (p + step < count) load(next, p + step);
+      // Without a condition, or nvcc moves the loads behind the arithmetic.
+      load(next, p + step < count ? p + step : p);
       add_run<T, L>(run, shared.values + p * kPitch, total);
       run = next;
     }

@@ -1,0 +1,378 @@
+"""How many cycles the CUDA kernels take at least, counted in their machine code. No GPU.
+
+    python benchmarks/sass.py --json benchmarks/results/sass.json
+    python benchmarks/sass.py --check
+
+A count and a model, never a measurement. For every case below: the instructions that a warp
+executes on its way (each as often as the loops around it turn), times the warps of the grid, over
+the four that a multiprocessor can issue in a cycle: no GPU is faster. Beside it the time that
+copying the bytes would take. A kernel may be slower for many reasons, faster for none.
+
+Fails where a case is over its limit, where a loop that should have loads under way while it
+computes has none, and where a loop that is named here is gone. With `--check` also where the table
+differs from the committed one, if that was made by the same release of nvcc. Needs nvcc, and
+nvdisasm (`pip install nvidia-cuda-nvdisasm`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from _measure import ROOT, Report
+from ptxas import SOURCES, demangle, release
+
+COMMITTED = ROOT / "benchmarks" / "results" / "sass.json"
+ARCH = "sm_90"
+SLOTS, GIGAHERTZ, PROCESSORS = 4, 1.98, 132  # of an H100 or H200
+COPY = {"H100": 3.0e12, "H200": 4.2e12}  # bytes a second, as measured elsewhere
+
+SECTION = re.compile(r"^\.text\.(\S+):$")
+PLACE = re.compile(r'//## File "([^"]+)", line (\d+)')
+LABEL = re.compile(r"^(\.L_x_\d+):")
+CODE = re.compile(r"/\*[0-9a-f]{4,6}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
+TARGET = re.compile(r"(\.L_x_\d+)")
+SLOW_PATH = "WARPSYNC.COLLECTIVE"  # from there on: what a warp does that has come apart
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One of a kernel's.
+
+    Attributes:
+        name: as in "FFMA"; of a label none.
+        lines: the source lines that it comes from, the innermost first.
+        target: the label that it jumps to, or is.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    target: str | None = None
+
+    def comes_from(self, text: str) -> bool:
+        """Whether a source line that it comes from contains the text."""
+        return any(text in line for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Instructions `first` to `last`, the last of which jumps back."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel at a shape.
+
+    Attributes:
+        source: file of csrc/kernels.
+        kernel: its name, with template arguments.
+        shape: in words.
+        blocks: of the grid.
+        warps: of a block.
+        turns: by a text in a loop's first line, how often the loop turns for an average warp; one
+            number for each loop that nvcc has made of it, in order. Others turn once.
+        shares: by a text in a line, how often what comes from it runs, of each time that it could.
+        moved: bytes that must be read and written.
+        most_us: the limit, in microseconds.
+        overlapped: a text in the first line of loops in which loads come before the last
+            multiplication.
+    """
+
+    source: str
+    kernel: str
+    shape: str
+    blocks: int
+    warps: int
+    most_us: float
+    turns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    moved: int = 0
+    overlapped: str = ""
+
+
+def parse(listing: str, source_line: Mapping[tuple[str, int], str]) -> dict[str, list[Instruction]]:
+    """Instructions by mangled name, of what `nvdisasm -gi` writes, and the labels among them."""
+    kernels: dict[str, list[Instruction]] = {}
+    code: list[Instruction] | None = None
+    lines: list[str] = []
+    said = False  # an instruction has been read since the last place
+    for text in listing.splitlines():
+        if section := SECTION.match(text):
+            code, lines = kernels.setdefault(section[1], []), []
+        elif text.startswith("\t.section"):
+            code = None
+        elif code is None:
+            continue
+        elif place := PLACE.search(text):
+            lines = [*([] if said else lines), source_line.get((place[1], int(place[2])), "")]
+            said = False
+        elif label := LABEL.match(text):
+            code.append(Instruction("", (), label[1]))
+        elif found := CODE.search(text):
+            jump = TARGET.search(found[2]) if found[1].startswith("BRA") else None
+            code.append(Instruction(found[1], tuple(lines), jump[1] if jump else None))
+            said = True
+    return kernels
+
+
+def straight(code: Sequence[Instruction]) -> list[Instruction]:
+    """Without what stands behind the kernel for warps that have come apart."""
+    apart = (i for i, one in enumerate(code) if one.name.startswith(SLOW_PATH))
+    return list(code[: next(apart, len(code))])
+
+
+def loops(code: Sequence[Instruction]) -> list[Loop]:
+    """All loops, by their first instruction."""
+    places = {one.target: i for i, one in enumerate(code) if not one.name}
+    found = (
+        Loop(places[one.target], i)
+        for i, one in enumerate(code)
+        # nvcc ends a kernel with a jump to itself.
+        if one.name and one.target in places and places[one.target] < i - 1
+    )
+    return sorted(found, key=lambda loop: (loop.first, -loop.last))
+
+
+def executed(code: Sequence[Instruction], case: Case) -> float:
+    """Instructions that an average warp executes.
+
+    Raises:
+        SystemExit: a loop or a line that the case names is not there, or as another number of
+            loops.
+    """
+    often = [float(bool(one.name)) for one in code]
+    for text, share in case.shares.items():
+        hit = [i for i, one in enumerate(code) if one.comes_from(text)]
+        if not hit:
+            raise SystemExit(f"sass: {case.kernel}: nothing comes from a line with {text!r}")
+        for i in hit:
+            often[i] *= share
+    for text, turns in case.turns.items():
+        made = _named(code, text)
+        if len(made) != len(turns):
+            raise SystemExit(
+                f"sass: {case.kernel}: {len(turns)} loops at {text!r} expected, got {len(made)}"
+            )
+        for loop, number in zip(made, turns, strict=True):
+            for i in range(loop.first, loop.last + 1):
+                often[i] *= number
+    return sum(often)
+
+
+def _named(code: Sequence[Instruction], text: str) -> list[Loop]:
+    return [loop for loop in loops(code) if text in next(iter(code[loop.last].lines), "")]
+
+
+def overlaps(code: Sequence[Instruction], text: str) -> bool:
+    """Whether in every loop of the line a load from memory comes before the last multiplication."""
+    made = _named(code, text)
+    for loop in made:
+        names = [one.name.split(".")[0] for one in code[loop.first : loop.last + 1]]
+        if "LDG" not in names or "LDG" not in names[: _last(names, "FFMA")]:
+            return False
+    return bool(made)
+
+
+def _last(names: Sequence[str], name: str) -> int:
+    return max((i for i, one in enumerate(names) if one == name), default=0)
+
+
+def disassemble(nvcc: str, nvdisasm: str, source: str) -> dict[str, list[Instruction]]:
+    """Instructions of each kernel of a source file, by its name.
+
+    Raises:
+        SystemExit: it does not compile.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = f"{folder}/out.cubin"
+        command = [
+            nvcc, "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-arch={ARCH}", "-cubin",
+            "-lineinfo", str(SOURCES / source), "-o", cubin,
+        ]  # fmt: skip
+        for step in (command, [nvdisasm, "-gi", cubin]):
+            done = subprocess.run(step, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"sass: {source}:\n{done.stderr}")
+    files = {path: Path(path).read_text() for path in {*re.findall(r'File "([^"]+)"', done.stdout)}}
+    lines = {
+        (path, number): line
+        for path, text in files.items()
+        for number, line in enumerate(text.splitlines(), start=1)
+    }
+    kernels = parse(done.stdout, lines)
+    return dict(zip(demangle(list(kernels)), map(straight, kernels.values()), strict=True))
+
+
+def count(code: Sequence[Instruction], case: Case) -> Report:
+    """What stands in the table."""
+    instructions = executed(code, case)
+    # A block runs on one multiprocessor.
+    each = case.blocks / PROCESSORS if case.blocks > PROCESSORS else 1.0
+    cycles = instructions * case.warps * each / SLOTS
+    row: Report = {
+        "kernel": case.kernel,
+        "shape": case.shape,
+        "warp_instructions": round(instructions),
+        "issue_cycles": round(cycles),
+        "issue_us": round(cycles / GIGAHERTZ / 1e3, 1),
+        "most_us": case.most_us,
+    }
+    if case.moved:
+        row["copy_us"] = {name: round(case.moved / speed * 1e6, 1) for name, speed in COPY.items()}
+    if case.overlapped:
+        row["loads_overlap"] = overlaps(code, case.overlapped)
+    return row
+
+
+def faults(rows: Sequence[Report]) -> list[str]:
+    """Sentences about cases that are over their limits."""
+    slow = [
+        f"{row['kernel']}, {row['shape']}: at least {row['issue_us']} us, over {row['most_us']}"
+        for row in rows
+        if row["issue_us"] > row["most_us"]
+    ]
+    late = [
+        f"{row['kernel']}: loads come after the arithmetic that they should overlap"
+        for row in rows
+        if not row.get("loads_overlap", True)
+    ]
+    return slow + late
+
+
+def find_nvdisasm() -> str:
+    """On PATH, or in the package of that name.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
+    found = shutil.which("nvdisasm") or next(map(str, packages.glob("*/bin/nvdisasm")), None)
+    if found is None:
+        raise SystemExit("sass: no nvdisasm; pip install nvidia-cuda-nvdisasm")
+    return found
+
+
+def kmeans_case(points: int, clusters: int, tiles: int, most_us: float) -> Case:
+    """20 updates of which each changes a label; members in equal shares."""
+    tile = points / tiles
+    members = tile / clusters
+    return Case(
+        "kmeans.cu",
+        "kmeans_kernel<float, true, 64>",
+        f"one image, {points} x 64, K={clusters}, 20 updates",
+        blocks=1,
+        warps=16,
+        most_us=most_us,
+        turns={
+            "for (int64_t iteration = 1;; ++iteration)": (20,),
+            "first < m.points_count; first += plan.tile": (tiles,),
+            "for (int base = threadIdx.x / kWarp * kWarpPoints": (-(-tile // 256),),
+            "first += kLabelChunk * kWarp": (-(-tile // 256),),
+            # A list ends at a multiple of 8.
+            "i < listed; i += kAhead": ((members + 3.5) / 8,),
+        },
+        shares={"refill(": 0, **({"load_points(": 1 / 20} if tiles == 1 else {})},
+    )
+
+
+def cells_case(
+    source: str, kernel: str, loop: str, runs: float, most_us: float, overlapped: str = ""
+) -> Case:
+    """Batch 64 of 256 x 256 pixels in half precision, 64 channels, cells of 16 x 16.
+
+    Args:
+        source: file of csrc/kernels.
+        kernel: its name.
+        loop: over a thread's runs of pixels.
+        runs: how many these are.
+        most_us: the limit.
+        overlapped: a loop whose loads come early.
+    """
+    cells, pixels = 64 * 256, 16 * 16
+    return Case(
+        source,
+        kernel,
+        "64 images, 64 x 256 x 256 fp16, cells of 16",
+        blocks=cells,
+        warps=8,
+        most_us=most_us,
+        turns={loop: (runs,), "i < 9 * pitch": (9 * 64 / 256,)},
+        moved=cells * (pixels * (64 + 9) * 2 + 65 * 4),
+        overlapped=overlapped,
+    )
+
+
+POOLED, SPREAD = "works && p < count; p += step", "p += share.groups() * kPixels"
+PLANAR, INTERLEAVED = "(Layout)1, 16", "(Layout)2, 16"
+
+# The limits are what the kernels take at present and a little: they fail when a kernel grows.
+CASES = (
+    kmeans_case(256, 8, 1, 56),
+    kmeans_case(4096, 8, 8, 900),
+    Case(
+        "kmeans_init.cu",
+        "kmeans_init_kernel<float>",
+        "one image, 256 x 64, K=8",
+        blocks=1,
+        warps=8,
+        most_us=10,
+        turns={
+            "for (int draw = 1": (7,),
+            "for (int d = threadIdx.x % 4": (4, 4, 4, 4),
+        },
+        shares={"init_random(a, int(a.clusters)": 0},
+    ),
+    cells_case("sp_pool.cu", f"aggregate_kernel<__half, {PLANAR}>", POOLED, 2, 265, POOLED),
+    cells_case("sp_pool.cu", f"aggregate_kernel<__half, {INTERLEAVED}>", POOLED, 4, 255, POOLED),
+    cells_case("sp_diffuse.cu", f"diffuse_kernel<__half, {PLANAR}>", SPREAD, 2, 214),
+    cells_case("sp_diffuse.cu", f"diffuse_kernel<__half, {INTERLEAVED}>", SPREAD, 4, 220),
+)
+
+
+def table(nvcc: str, nvdisasm: str, cases: Sequence[Case]) -> list[Report]:
+    """A row for each case."""
+    sources = sorted({case.source for case in cases})
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda source: disassemble(nvcc, nvdisasm, source), sources)
+        code = dict(zip(sources, found, strict=True))
+    return [count(code[case.source][case.kernel], case) for case in cases]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare with the committed table")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    a = parser.parse_args(argv)
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        raise SystemExit("sass: no nvcc on PATH")
+    rows = table(nvcc, find_nvdisasm(), CASES)
+    report: Report = {"what": "sass", "arch": ARCH, "nvcc": release(nvcc), "rows": rows}
+    for row in rows:
+        copy = "".join(f"  copy {name} {us} us" for name, us in row.get("copy_us", {}).items())
+        print(f"{row['kernel']:48} {row['shape']:40} issue {row['issue_us']:7} us{copy}")
+    problems = faults(rows)
+    if a.json:
+        a.json.write_text(json.dumps(report, indent=1) + "\n")
+    if a.check:
+        committed = json.loads(COMMITTED.read_text())
+        if committed["nvcc"] == report["nvcc"] and committed != report:
+            problems.append(f"{COMMITTED.name} is stale: run benchmarks/sass.py --json on it")
+    print("\n".join(problems))
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
