@@ -82,7 +82,13 @@ def add_film(container: Any, facts: Facts, coding: Coding) -> Any:
     """
     # Without B-frames packets have the order of frames, so that parts can follow one another.
     options = {
-        "h264": {"crf": str(coding.quality), "bf": "0", "preset": "medium"},
+        # x264's macroblock tree does not always give the same packets for the same frames.
+        "h264": {
+            "crf": str(coding.quality),
+            "bf": "0",
+            "preset": "medium",
+            "x264-params": "mbtree=0",
+        },
         "hevc": {
             "crf": str(coding.quality),
             "preset": "medium",
