@@ -82,7 +82,13 @@ def add_film(container: Any, facts: Facts, coding: Coding) -> Any:
     """
     # Without B-frames packets have the order of frames, so that parts can follow one another.
     options = {
-        "h264": {"crf": str(coding.quality), "bf": "0", "preset": "medium"},
+        # x264's macroblock tree does not always give the same packets for the same frames.
+        "h264": {
+            "crf": str(coding.quality),
+            "bf": "0",
+            "preset": "medium",
+            "x264-params": "mbtree=0",
+        },
         "hevc": {
             "crf": str(coding.quality),
             "preset": "medium",
@@ -100,9 +106,6 @@ def add_film(container: Any, facts: Facts, coding: Coding) -> Any:
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED
     context.flags |= _GLOBAL_HEADER  # some formats want it, all take it
-    if coding.codec == "h264":
-        # By slices, PyAV's default, x264 once in thousands of frames gave another lower half.
-        context.thread_count = 1
     if coding.codec == "hevc" and container.format.name in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # the only one that Apple's players know
     if coding.interlaced:
@@ -148,7 +151,6 @@ def _stored(frames: Iterable[Frame], facts: Facts, coding: Coding) -> Iterator[A
                 dst_colorspace=av.video.reformatter.Colorspace.ITU709,
                 dst_color_range=av.video.reformatter.ColorRange.MPEG,
                 interpolation=scaling(),
-                threads=1,  # the same samples every time
             )
 
 

@@ -265,7 +265,7 @@ def _next_time(given: int | None, last: int | None, step: int) -> int:
 def _rgb(picture: Any, facts: Facts, size: dict[str, int]) -> np.ndarray:
     """(H, W, 3) as `Frame` has it, as stored."""
     kind = "rgb24" if facts.depth == 8 and not facts.hdr else "rgb48le"
-    pixels = picture.reformat(format=kind, interpolation=scaling(), threads=1, **size).to_ndarray()
+    pixels = picture.reformat(format=kind, interpolation=scaling(), **size).to_ndarray()
     return tone_mapped(pixels, facts.hdr) if facts.hdr else pixels
 
 
