@@ -286,7 +286,6 @@ def test_of_bins_equally_near_to_the_mean_the_first_wins(backend: ModuleType):
             assert bins.item() == min(numbers)
 
 
-@pytest.mark.parametrize("limit", [96 << 10, 8 << 10])
 @pytest.mark.parametrize("limit", [96 << 10, 10 << 10])
 @pytest.mark.parametrize(
     "case",
