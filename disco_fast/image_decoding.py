@@ -70,6 +70,31 @@ def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -
         ) from error
 
 
+def measure(data: bytes, kind: str, megapixels: float) -> int:
+    """Pixels of the first picture of a file, by its header; none of it is decoded.
+
+    Args:
+        data: the file.
+        kind: of `kind_of`, one that libvips reads.
+        megapixels: the most that it may have.
+
+    Raises:
+        ImageFileError: its header is damaged.
+        TooLargeError: see `check_pixels`.
+    """
+    try:
+        if kind in ("TIFF", "BigTIFF"):
+            directories = tiff_tags.read(data)
+            width, height = _size(directories[_full_pictures(directories)[0]])
+        else:
+            image = _load(data, kind)
+            width, height = image.width, image.height
+    except (pyvips.Error, TagsError, UnicodeDecodeError, IndexError) as error:
+        raise ImageFileError(f"damaged, or cut short ({kind}: {_said(error)})") from error
+    check_pixels([(width, height)], len(data), megapixels)
+    return width * height
+
+
 def _said(error: Exception) -> str:
     """What libvips says of a file, without what it says of itself."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -110,7 +110,7 @@ def test_what_is_no_picture_is_answered_with_a_sentence() -> None:
         (b"no picture", 400, "not a JPEG, PNG, TIFF or WebP picture"),
         (b"", 400, "the file is empty"),
         (file(0)[:-20], 400, "damaged"),
-        (png(30_000, 30_000), 400, "900 megapixels (30000 x 30000); at most 1, please"),
+        (png(30_000, 30_000), 400, "30000 x 30000 pixels are 900 megapixels; at most 1 are read"),
         (b"GIF89a" + struct.pack("<HH", 30_000, 30_000) + bytes(40), 400, "not a JPEG"),
         (b"x" * (LARGEST + 1), 413, f"at most {LARGEST} bytes"),
     ):

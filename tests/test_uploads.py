@@ -34,7 +34,7 @@ FILES = files()
 def test_the_head_says_the_size(name: str) -> None:
     assert pixels(FILES[name]) == SHAPE[0] * SHAPE[1]
     assert decode_upload(FILES[name]).pixels.shape[:2] == SHAPE
-    with pytest.raises(ImageFileError, match=r"\(53 x 37\); at most 0\.001, please"):
+    with pytest.raises(ImageFileError, match=r"53 x 37 pixels are 0 megapixels; at most 0\.001"):
         decode_upload(FILES[name], 0.001)
 
 
@@ -47,16 +47,22 @@ def lying_jpeg(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (lying_jpeg(32_000, 32_000), "1024 megapixels"),
+        (
+            lying_jpeg(32_000, 32_000),
+            "32000 x 32000 pixels are 1024 megapixels; at most 40 are read",
+        ),
         (b"GIF89a" + struct.pack("<HHB", 30_000, 30_000, 0) + bytes(40), "not a JPEG, PNG"),
         (b"P7\nWIDTH 9000\nHEIGHT 9000\nDEPTH 1\nMAXVAL 255\nENDHDR\n", "not a JPEG, PNG"),
         (b"#?RADIANCE\n\n-Y 1000 +X 30000\n", "not a JPEG, PNG"),
-        (b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\xff\xff\xff\x0f" + bytes(9), "268 megapixels"),
-        (b"II*\0\x08\0\0\0\x01\0" + bytes(16), "a TIFF file without a size"),
+        (
+            b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\xff\xff\xff\x0f" + bytes(9),
+            "damaged, or cut short",
+        ),
+        (b"II*\0\x08\0\0\0\x01\0" + bytes(16), "damaged, or cut short"),
         (b"II+\0\x08\0\0\0" + bytes(16), "not a JPEG, PNG"),
         (b"\xff\xd8" + b"\xff" * 1000, "damaged, or cut short"),
-        (b"\xff\xd8" + bytes(1000), "no marker"),
-        (b"\x89PNG\r\n\x1a\n", "not a JPEG, PNG"),
+        (b"\xff\xd8" + bytes(1000), "not a JPEG, PNG"),
+        (b"\x89PNG\r\n\x1a\n", "damaged, or cut short"),
         (b"", "empty"),
     ],
 )

@@ -189,7 +189,7 @@ def bad_uploads(tmp_path: Path) -> dict[Path, str]:
     text.write_text("no picture")
     empty.touch()
     return {
-        large(tmp_path): "large.png: 50 megapixels (10000 x 5000); at most 40, please.",
+        large(tmp_path): "large.png: 10000 x 5000 pixels are 50 megapixels; at most 40 are read.",
         text: "text.jpg: not a JPEG, PNG, TIFF or WebP picture, or damaged.",
         empty: "empty.jpg: the file is empty.",
     }
