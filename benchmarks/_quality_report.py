@@ -30,7 +30,7 @@ def quality(reports: Sequence[Report], gpu: bool = False) -> str:
         )
         what = (
             f"{checkpoints}, {settings['precision']}, {settings['photographs']}"
-            f" photographs kept aside, {settings['size']}x{settings['size']}."
+            f" photographs, {settings['size']}x{settings['size']}."
             f" {' '.join(compact['left_out'])}"
         )
         parts += [table(["", "K", "vividness", *COLUMNS], rows), f"{what} {caption(report)}"]
