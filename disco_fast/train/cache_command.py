@@ -9,6 +9,7 @@ from ..checkpoints import COMPACT, load_checkpoint
 from ..memory import keep_memory
 from ..photographs import Photographs
 from .cache import CARD, fill, with_pretrained
+from .checks import need
 from .stream import Crops
 from .watch import Interruption, progress_bar
 
@@ -91,16 +92,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace, used: int, stride: int) -> None:
-    def need(name: str, fits: bool, expected: str) -> None:
-        if not fits:
-            got = getattr(arguments, name)
-            raise ValueError(f"--{name.replace('_', '-')}: expected {expected}, got {got}")
-
-    need("hold_out", arguments.hold_out >= 0 and used > 0, "fewer than the photographs")
-    need("views", arguments.views >= 1, "at least 1")
-    need("batch", arguments.batch >= 1, "at least 1")
-    need("smallest_crop", 0 < arguments.smallest_crop <= 1, "a share in (0, 1]")
+    need(arguments, "hold_out", arguments.hold_out >= 0 and used > 0, "fewer than the photographs")
+    need(arguments, "views", arguments.views >= 1, "at least 1")
+    need(arguments, "batch", arguments.batch >= 1, "at least 1")
+    need(arguments, "smallest_crop", 0 < arguments.smallest_crop <= 1, "a share in (0, 1]")
     size_fits = arguments.size > 0 and arguments.size % stride == 0
-    need("size", size_fits, f"multiples of {stride}")
+    need(arguments, "size", size_fits, f"multiples of {stride}")
     there = (arguments.out / CARD).exists()
-    need("resume", arguments.resume == there, "it exactly where OUT holds a part of a cache")
+    need(
+        arguments,
+        "resume",
+        arguments.resume == there,
+        "it exactly where OUT holds a part of a cache",
+    )

@@ -22,6 +22,7 @@ from ..photographs import Photographs
 from ..readout import Readout, official, rebalancing
 from . import cache_command
 from .cache import Cache, start_of
+from .checks import need
 from .losses import L1, Distillation, Perceptual, color_prior
 from .processes import Processes, join, leave
 from .stages import (
@@ -208,37 +209,31 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what does not fit, before any work is done."""
-
-    def need(name: str, fits: bool, expected: str) -> None:
-        if not fits:
-            got = getattr(arguments, name)
-            raise ValueError(f"--{name.replace('_', '-')}: expected {expected}, got {got}")
-
     if arguments.stage != "tokens":
         cell = arguments.cell_size
         size_fits = arguments.size >= 32 and arguments.size % max(16, cell) == 0
-        need("size", size_fits, "multiples of 16")
-        need("smallest_crop", 0 < arguments.smallest_crop <= 1, "a share in (0, 1]")
-        need("hold_out", arguments.hold_out >= 0, "at least 0")
-        need("first", arguments.first is None or arguments.first >= 1, "at least 1")
-    need("batch", arguments.batch >= 1, "at least 1")
-    need("epochs", arguments.epochs > 0, "more than 0")
-    need("learning_rate", arguments.learning_rate > 0, "more than 0")
-    need("final_learning_rate", arguments.final_learning_rate >= 0, "at least 0")
-    need("weight_decay", arguments.weight_decay >= 0, "at least 0")
-    need("average", 0 <= arguments.average < 1, "a decay in [0, 1)")
+        need(arguments, "size", size_fits, "multiples of 16")
+        need(arguments, "smallest_crop", 0 < arguments.smallest_crop <= 1, "a share in (0, 1]")
+        need(arguments, "hold_out", arguments.hold_out >= 0, "at least 0")
+        need(arguments, "first", arguments.first is None or arguments.first >= 1, "at least 1")
+    need(arguments, "batch", arguments.batch >= 1, "at least 1")
+    need(arguments, "epochs", arguments.epochs > 0, "more than 0")
+    need(arguments, "learning_rate", arguments.learning_rate > 0, "more than 0")
+    need(arguments, "final_learning_rate", arguments.final_learning_rate >= 0, "at least 0")
+    need(arguments, "weight_decay", arguments.weight_decay >= 0, "at least 0")
+    need(arguments, "average", 0 <= arguments.average < 1, "a decay in [0, 1)")
     if arguments.stage not in ("spixnet", "tokens"):
-        need("init", arguments.init is not None, "the weights that stage 1 has trained")
+        need(arguments, "init", arguments.init is not None, "the weights that stage 1 has trained")
     if arguments.stage == "colorizer":
-        need("balance", 0 < arguments.balance <= 1, "lambda in (0, 1]")
-        need("encoder_rate", 0 <= arguments.encoder_rate <= 1, "a share in [0, 1]")
+        need(arguments, "balance", 0 < arguments.balance <= 1, "lambda in (0, 1]")
+        need(arguments, "encoder_rate", 0 <= arguments.encoder_rate <= 1, "a share in [0, 1]")
     if arguments.stage in ("tokens", "colorizer"):
-        need("dropout", 0 <= arguments.dropout < 1, "a share in [0, 1)")
+        need(arguments, "dropout", 0 <= arguments.dropout < 1, "a share in [0, 1)")
         anchors = arguments.anchors
         sound = len(anchors) <= 2 and 1 <= anchors[0] <= anchors[-1]
-        need("anchors", sound, "one number, or fewest and most")
+        need(arguments, "anchors", sound, "one number, or fewest and most")
     state = arguments.out / STATE
-    need("resume", arguments.resume == state.exists(), _resume_wish(state))
+    need(arguments, "resume", arguments.resume == state.exists(), _resume_wish(state))
 
 
 def _resume_wish(state: Path) -> str:

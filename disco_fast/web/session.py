@@ -103,7 +103,7 @@ class Session:
         self._set(self._analysis.anchors if kept is None else kept.anchors)
 
     def kept(self) -> Kept:
-        """What it takes to go on with this session later."""
+        """What it takes to go on with it later."""
         return Kept(self._path, self.anchors, self.selected, self.vividness)
 
     @property
