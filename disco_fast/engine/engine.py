@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..model import DISCO, DISCOOutput, Placed, Superpixels
 from .graphs import CudaGraphs, Replays, settled
 from .precision import resolve
-from .preparation import prepare
+from .prepared import PreparedDISCO
 
 
 class Engine(nn.Module):
@@ -20,7 +20,7 @@ class Engine(nn.Module):
         network: the network as published; it is copied, not changed.
         precision: "auto", "fp32", "bf16" or "fp16", see `precision.py`.
         device: where to run; the CPU if None.
-        without: names of rewrites to leave out, see `preparation.NAMES`.
+        without: rewrites to skip, names out of `prepared.REWRITES`.
 
     Attributes:
         network: the prepared copy.
@@ -41,12 +41,7 @@ class Engine(nn.Module):
         super().__init__()
         self.device = _with_index(torch.device("cpu" if device is None else device))
         self.precision = resolve(precision, self.device)
-        # Prepared on the given weights and copied afterwards: most are others by then.
-        given = network.state_dict()
-        self.network = network.alike(given)
-        self.network.requires_grad_(False).to(self.device)
-        prepare(self.network, self.precision, without)
-        _own(self.network, given)
+        self.network = PreparedDISCO(network, self.precision, self.device, without)
         for name, end in zip(("_likely", "_vivid"), network.readout.ends(), strict=True):
             self.register_buffer(name, end.to(self.device), persistent=False)
         self._replays = Replays(self._chroma, CudaGraphs().capture)
@@ -176,11 +171,3 @@ def _with_index(device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
-
-
-def _own(network: DISCO, given: Mapping[str, Tensor]) -> None:
-    """Copy what a network still shares with given weights. In place."""
-    shared = {tensor.data_ptr() for tensor in given.values()}
-    for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.layout == torch.strided and tensor.data_ptr() in shared:
-            tensor.data = tensor.data.clone()

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..color import N_BINS
-from ..engine.folding import fold_spectral_norm
+from ..engine.convolutions import fold_spectral_norm
 from ..files import whole_file
 from ..model import DISCO
 from ..model.scale import TOKEN_DIM

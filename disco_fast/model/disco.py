@@ -161,8 +161,8 @@ class DISCO(nn.Module):
         published = backbone == "published"
         self.repnet: nn.Module = Backbone(width) if published else EfficientNetBackbone()
         self.enhanceNet: nn.Module = RefineNet(width)
-        self.wildpath = TokenEncoder()
-        self.hintpath = TokenEncoder()
+        self.wildpath: nn.Module = TokenEncoder()
+        self.hintpath: nn.Module = TokenEncoder()
         self.mid_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
         self.trg_word_emb = nn.Linear(TOKEN_DIM + N_BINS + 1, TOKEN_DIM, bias=False)
         self.trg_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
@@ -324,7 +324,7 @@ class DISCO(nn.Module):
         mask, label = self._hints(bins, anchors, tokens.shape[1])
         return mask, label, self.hintpath(self._embed(tokens, mask, label), position)
 
-    # The steps below are those that a prepared network does in another way (engine/).
+    # Steps of the above, to be overridden by name.
 
     def _extract(self, gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
         """What depends on the picture alone: association, features, position.
