@@ -10,15 +10,24 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from . import anchors as files
 from . import ops
-from .anchor_count import count_anchors
-from .anchors import Anchor, Color, Point, Swatch, bin_of, shown
+from .anchors import (
+    Anchor,
+    Color,
+    Point,
+    Swatch,
+    bin_of,
+    count_anchors,
+    from_json,
+    shown,
+    to_json,
+)
 from .autocast import without_autocast
 from .color import N_BINS, nearest_bins, rgb_to_lab
 from .engine import Engine
 from .model import Superpixels
-from .modes import Full, resize
+from .options import ColorizeOptions
+from .preprocess import Full, resize
 from .readout import check_vividness
 from .reference import MAX_VARIANTS, TOP_BINS, neighbour_offsets
 
@@ -40,28 +49,22 @@ class Analysis:
     superpixels: Superpixels
     vividness: float
 
-    def __init__(
-        self,
-        engine: Engine,
-        image: Tensor,
-        mode: Full,
-        n_anchors: int | str,
-        seed: int,
-        vividness: float | None = None,
-    ):
-        self._engine, self._image, self._mode, self._seed = engine, image.detach(), mode, seed
-        self._lightness, self._gray = mode.read(self._image[None], engine.device)
+    def __init__(self, engine: Engine, image: Tensor, options: ColorizeOptions):
+        self._engine, self._image, self._seed = engine, image.detach(), options.seed
+        self._mode = Full(options.working_size, engine.network.stride)
+        self._lightness, self._gray = self._mode.read(self._image[None], engine.device)
         self.superpixels = engine.superpixels(self._gray)
         count = self.superpixels.tokens.shape[1]
         self._segments = _segments(self.superpixels.association, engine.network.cell_size)
         self._means = _means(50 + 50 * self._gray[0, 0].cpu(), self._segments, count)
         self._logits = engine.color_logits(self.superpixels)
         tokens = self.superpixels.color_tokens
+        n_anchors = options.n_anchors
         if n_anchors == "auto":
-            n_anchors = count_anchors(tokens, seed)
-        k = min(int(n_anchors), count)
-        placed = engine.place(self.superpixels, k, seed=seed)
+            n_anchors = count_anchors(tokens, options.seed)
+        placed = engine.place(self.superpixels, min(int(n_anchors), count), seed=options.seed)
         self._labels, self._index = placed.labels[0].cpu(), placed.index
+        vividness = options.vividness
         self._read(engine.network.readout.vividness if vividness is None else vividness)
 
     def _read(self, vividness: float) -> None:
@@ -212,7 +215,7 @@ class Analysis:
     def to_json(self, anchors: Sequence[GivenAnchor] | None = None) -> str:
         """Anchors as text; the network's own if None. See `anchors.to_json`."""
         chosen = self.anchors if anchors is None else self.resolved(anchors)
-        return files.to_json(chosen, *self.size)
+        return to_json(chosen, *self.size)
 
     def from_json(self, text: str) -> tuple[Anchor, ...]:
         """Anchors from text that `to_json` or a person wrote; see `anchors.from_json`.
@@ -221,7 +224,7 @@ class Analysis:
             ValueError: not such a text, or an anchor does not fit.
         """
         width, height = self.size
-        read = files.from_json(text, width, height, most=len(self._probability))
+        read = from_json(text, width, height, most=len(self._probability))
         return self.resolved(
             [self._make(self._superpixel_at(point), color, point) for point, color in read]
         )

@@ -22,6 +22,10 @@ _MOST_CHROMA = 200.0  # of ab; sRGB reaches 134
 _LONGEST = 1e9  # pixels of a picture's side; no format has more
 _SHOWN = 60  # characters of a wrong value in a message
 
+# What `n_anchors="auto"` chooses. The paper leaves that open (section 6) and takes 8.
+FEWEST, MOST = 3, 16
+EXPLAINED = 0.85  # share of the variance; photographs then have 8 or 9 on average, near the paper's
+
 
 class Swatch(NamedTuple):
     """A colour that an anchor may get.
@@ -123,6 +127,36 @@ def shown(lightness: float, bins: Sequence[int] | Tensor) -> list[RGB]:
     ab = bin_centers("cpu")[torch.as_tensor(bins)].t()[None, :, None].contiguous()
     rgb = ops.lab_to_rgb(torch.full_like(ab[:, :1], lightness), ab, True)[0, :, 0]
     return [(int(r), int(g), int(b)) for r, g, b in rgb.t()]
+
+
+def count_anchors(color_tokens: Tensor, seed: int) -> int:
+    """Find the fewest anchors, from 3 to 16, that explain 85 % of the color tokens' variance.
+
+    That is the variance of what the network holds to be differently colored: few anchors where all
+    is sky and sea, many at a market.
+
+    Args:
+        color_tokens: [1,P,64], of one picture.
+        seed: of the clusters' first centers.
+
+    Returns:
+        K; 16 where no fewer explain as much; P where that is less.
+    """
+    deviations = color_tokens - color_tokens.mean(dim=1, keepdim=True)
+    allowed = (1 - EXPLAINED) * float(deviations.square().sum())
+    most = min(MOST, color_tokens.shape[1])
+    for count in range(min(FEWEST, most), most):
+        if unexplained(color_tokens, count, seed) <= allowed:
+            return count
+    return most
+
+
+def unexplained(color_tokens: Tensor, count: int, seed: int) -> float:
+    """Sum of squared distances of tokens [1,P,64] from the centers of `count` clusters."""
+    first = ops.kmeans_init(color_tokens, count, seed)
+    labels, centers, _ = ops.kmeans(color_tokens, first)
+    own = centers.gather(1, labels[..., None].expand_as(color_tokens))
+    return float((color_tokens - own).square().sum())
 
 
 def to_json(anchors: Sequence[Anchor], width: int, height: int) -> str:

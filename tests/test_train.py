@@ -279,8 +279,8 @@ def test_anchors_carry_true_colours(lab: Tensor) -> None:
     with torch.no_grad():
         with seeded():
             honest = stage(lab)[1]["l1"]
-        generate = network.generate
-        network.generate = lambda gray, superpixels, anchors, bins: generate(
+        generate = stage.network.generate
+        stage.network.generate = lambda gray, superpixels, anchors, bins: generate(
             gray, superpixels, anchors, (bins + 150) % N_BINS
         )
         with seeded():

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..colorizer import check_settings
 from ..console import DONE, UsageError, positive, reason, say, show_progress
 from ..files import remove_stale, whole_file
 from ..memory import keep_memory
-from ..options import add_network_options, add_picture_options, open_colorizer
+from ..network_options import add_network_options, add_picture_options, open_colorizer
+from ..options import ColorizeOptions
 from .coding import CODECS, Coding, choose, write_part
 from .film import FORMATS, Facts, FilmError, Frame, Losses, frames, look
 from .joining import check_target, join
@@ -128,10 +128,12 @@ def _check(arguments: argparse.Namespace) -> tuple[Facts, Coding, list[str]]:
         raise UsageError(f"{target} is the input, and would be overwritten")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target.parent}: there is no such folder")
-    check_settings(
-        arguments.anchors, 1, arguments.seed, arguments.working_size, "full",
+    ColorizeOptions(
+        n_anchors=arguments.anchors,
+        seed=arguments.seed,
+        working_size=arguments.working_size,
         vividness=arguments.vividness,
-    )  # fmt: skip
+    )  # refuses what does not fit
     facts = look(source)
     coding = choose(facts, arguments.codec, arguments.quality, arguments.keep_interlaced)
     return facts, coding, check_target(source, target, facts, coding)
