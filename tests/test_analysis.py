@@ -280,7 +280,7 @@ def test_refusals(analysis: Analysis, anchors: list, message: str):
 def test_only_one_picture_is_analyzed(colorizer: Colorizer, image: Tensor):
     with pytest.raises(ValueError, match="expected one image"):
         colorizer.analyze(image[None])
-    with pytest.raises(ValueError, match="anchors: expected one picture"):
+    with pytest.raises(ValueError, match="anchors: expected one image"):
         colorizer.colorize(torch.stack([image, image]), anchors=[((1, 1), "#fff")])
     with pytest.raises(ValueError, match="variants: expected 1 with anchors"):
         colorizer.colorize(image, anchors=[((1, 1), "#fff")], variants=2)
