@@ -13,7 +13,7 @@ import torch
 from _device import tensors
 from torch import Tensor
 
-from disco_fast import ops
+from disco_fast import ops, reference
 from disco_fast.color import bin_centers
 
 HALF = (torch.float16, torch.bfloat16)
@@ -45,8 +45,8 @@ def _calls(device: torch.device) -> Iterator[tuple[str, Any]]:
     # Less than a tile of tokens; several images for a group of blocks; several tiles for a block
     # where no more than 132 blocks are resident, each with at most 32 tokens.
     for images, count in ((1, 3), (150, 40), (1, 4300)):
-        tokens = torch.randn(images, count, ops.ENCODER_DIM, generator=generator)
-        weights = torch.randn(2, ops.ENCODER_PARAMETERS, generator=generator) / 8
+        tokens = torch.randn(images, count, reference.ENCODER_DIM, generator=generator)
+        weights = torch.randn(2, reference.ENCODER_PARAMETERS, generator=generator) / 8
         arguments = (t.to(device) for t in (tokens, tokens[:1], weights))
         yield "encoder", ops.encoder(*arguments)
     for dtype in WIDE:

@@ -19,7 +19,7 @@ import _quality_report
 from _measure import Report, context, default_device, save
 
 from disco_fast.checkpoints import COMPACT
-from disco_fast.cli import main as disco_fast
+from disco_fast.cli.main import main as disco_fast
 
 ANCHORS = (8, 3, 5, 11, 14)  # the paper's Figure 11, its own choice first
 

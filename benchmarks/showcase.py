@@ -12,8 +12,8 @@ import torch
 from _photographs import FOLDER
 
 from disco_fast import Colorizer, ops
-from disco_fast.image_files import Picture, write_image
-from disco_fast.photographs import Photographs, middle_square
+from disco_fast.io.images import Picture, write_image
+from disco_fast.io.photographs import Photographs, middle_square
 
 TILE = 224
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 from _measure import ROOT
 
-from disco_fast.image_files import Picture, read_image, write_image
+from disco_fast.io.images import Picture, read_image, write_image
 
 sys.path.insert(0, str(ROOT / "tests"))
 

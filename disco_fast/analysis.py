@@ -22,13 +22,13 @@ from .anchors import (
     shown,
     to_json,
 )
-from .autocast import without_autocast
 from .color import N_BINS, nearest_bins, rgb_to_lab
 from .engine import Engine
+from .engine.autocast import without_autocast
 from .model import Superpixels
+from .model.readout import check_vividness
 from .options import ColorizeOptions
 from .preprocess import Full, resize
-from .readout import check_vividness
 from .reference import MAX_VARIANTS, TOP_BINS, neighbour_offsets
 
 GivenAnchor: TypeAlias = Anchor | tuple[Point, Color]

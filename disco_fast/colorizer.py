@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from .analysis import Analysis, GivenAnchor
-from .autocast import without_autocast
 from .checkpoints import COMPACT, load_checkpoint, random_network
 from .engine import Engine
+from .engine.autocast import without_autocast
 from .engine.batching import activation_bytes, enough, fitting, full_bytes, retry_smaller
 from .engine.precision import resolve
 from .model import DISCO

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import ops
 from .color import AB_SCALE, normalize_lightness
-from .opencv import opencv
+from .io.opencv import opencv
 from .options import ColorizeOptions
 
 REFERENCE_SIDE = 256  # the official script stretches every picture to this

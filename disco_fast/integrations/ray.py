@@ -19,9 +19,9 @@ import numpy as np
 
 from ..colorizer import Colorizer
 from ..console import reason
-from ..image_files import Picture, decode_image, to_pixels, to_tensor
+from ..io.images import Picture, decode_image, to_pixels, to_tensor
+from ..io.uploads import MEGAPIXELS
 from ..options import ColorizeOptions, Settings
-from ..uploads import MEGAPIXELS
 from .batches import colorized_or_why_not
 
 if TYPE_CHECKING:

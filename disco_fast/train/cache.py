@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints import load_checkpoint, save_checkpoint
 from ..color import AB_SCALE, normalize_lightness
-from ..files import whole_file
+from ..io.atomic import whole_file
 from ..model import DISCO
 from ..model.efficientnet import CHANNELS, gray_picture, pyramid_of
 from .pretrained import load_pretrained

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ..image_files import ImageFileError
-from ..photographs import Photographs, resized, to_lab
+from ..io.images import ImageFileError
+from ..io.photographs import Photographs, resized, to_lab
 
 _MOST_DAMAGED = 16  # photographs in a row, before it is no accident
 

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints import save_checkpoint
-from ..files import whole_file
+from ..io.atomic import whole_file
 from ..model import DISCO
 from .processes import Processes
 from .stages import Stage
