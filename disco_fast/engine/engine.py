@@ -86,13 +86,14 @@ class Engine(nn.Module):
         Args and errors: as `DISCO.forward`. What counts as the same again is the shape of `gray`
         and every setting but the values of `offset`.
         """
-        given = {"kmeans_init": kmeans_init, "offset": offset}
-        extra = {name: tensor for name, tensor in given.items() if tensor is not None}
         with settled(self.device):
             # Within a capture of the caller's own, the steps become part of that.
-            by_steps = self.device.type != "cuda" or torch.cuda.is_current_stream_capturing()
-            run = self._chroma if by_steps else self._replays
-            return run((gray, *extra.values()), tuple(extra), n_anchors, variants, seed)
+            if self.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+                return self.network(gray, n_anchors, kmeans_init, variants, seed, offset).ab
+            given = {"kmeans_init": kmeans_init, "offset": offset}
+            extra = {name: tensor for name, tensor in given.items() if tensor is not None}
+            inputs = (gray, *extra.values())
+            return self._replays(inputs, tuple(extra), n_anchors, variants, seed)
 
     # The same in parts, launched step by step, for what comes between them.
 
@@ -150,7 +151,7 @@ class Engine(nn.Module):
         variants: int,
         seed: int,
     ) -> Tensor:
-        """Of the picture, and further inputs by these names."""
+        """What is replayed: the result for the image, and further inputs by these names."""
         named = dict(zip(extra, inputs[1:], strict=True))
         return self.network(
             inputs[0], n_anchors=n_anchors, variants=variants, seed=seed, **named

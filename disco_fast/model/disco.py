@@ -253,11 +253,11 @@ class DISCO(nn.Module):
 
         Args:
             superpixels: of N pictures.
-            n_anchors: as for `forward`, like the rest.
-            kmeans_init: see there.
-            variants: see there.
-            seed: see there.
-            offset: see there.
+            n_anchors: as for `forward`.
+            kmeans_init: as for `forward`.
+            variants: as for `forward`.
+            seed: as for `forward`.
+            offset: as for `forward`.
         """
         tokens = superpixels.color_tokens
         if kmeans_init is None:
@@ -277,7 +277,7 @@ class DISCO(nn.Module):
             color_tokens: [N,P,64] of `Superpixels`.
             anchors: [N,K] int64 superpixels.
             variants: as for `forward`.
-            offset: see there.
+            offset: as for `forward`.
         """
         logits = self.mid_word_prj(color_tokens)
         return self.ops.anchor_bins(
