@@ -193,11 +193,14 @@ def test_from_cache_to_colors(tmp_path: Path):
     first = tokens / "tokens.safetensors"
     assert _train("colorizer", "--data", str(PHOTOGRAPHS), "--init", str(first), "--out",
                   str(joint), "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0",
-                  "--balance", "1", "--reconstruction", "l1") == 0  # fmt: skip
+                  "--balance", "1", "--encoder-rate", "0", "--reconstruction", "l1") == 0  # fmt: skip
     before, after = load_checkpoint(first), load_checkpoint(joint / "colorizer.safetensors")
     assert after.backbone == "efficientnet-lite0"
     for key, value in before.segnet.state_dict().items():
         assert torch.equal(after.segnet.state_dict()[key], value), key
+    then, now = (pyramid_of(network.repnet).state_dict() for network in (before, after))
+    moved = {key.split(".")[0] for key in then if not torch.equal(then[key], now[key])}
+    assert moved == {"laterals"}  # the encoder's own rate is 0
     for name in ("mean", "deviation"):
         key = f"repnet.pyramid.laterals.3.0.{name}"
         assert torch.equal(before.state_dict()[key], after.state_dict()[key])

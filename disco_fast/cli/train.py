@@ -151,7 +151,7 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="of the learning rate, for a pretrained encoder; default 0.1",
+        help="of the learning rate, for a pretrained encoder; default 0.1, 0 freezes it",
     )
 
 

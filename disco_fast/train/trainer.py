@@ -45,7 +45,8 @@ class Schedule:
         clip: largest norm of the gradient, 0 for any.
         average: decay, per step, of the moving average of the weights, which is the result.
         seed: of all that is random.
-        encoder_rate: share of the learning rate at which a pretrained encoder learns.
+        encoder_rate: share of the learning rate at which a pretrained encoder learns; at 0 no
+            gradient of it is computed.
     """
 
     batch: int
@@ -109,6 +110,9 @@ class Trainer:
         self._device = processes.device
         stage.to(self._device)
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if schedule.encoder_rate == 0:
+            for weight in stage.slow_weights():
+                weight.requires_grad_(False)  # most of a step's time is the encoder's gradient
         self._weights = [p for p in stage.parameters() if p.requires_grad]
         self.average = _copy(stage.network)
         self._optimizer = self._make_optimizer()
