@@ -22,7 +22,7 @@ class Full:
     """Mode "full": the picture's own size and lightness.
 
     Args:
-        working_size: side of a square as large as the picture on which colour is predicted.
+        working_size: side of a square as large as the picture on which color is predicted.
         stride: of the network.
     """
 
@@ -30,7 +30,7 @@ class Full:
         self._working_size, self._stride = working_size, stride
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size at which colour is predicted."""
+        """Size at which color is predicted."""
         return working_shape(height, width, self._working_size, self._stride)
 
     def first_centers(self, n_anchors: int, count: int, seed: int) -> Tensor | None:
@@ -106,7 +106,7 @@ def preprocessing(options: ColorizeOptions, stride: int) -> Full | Reference:
 
 
 def working_shape(height: int, width: int, working_size: int, stride: int) -> tuple[int, int]:
-    """Size at which colour is predicted: about working_size^2 pixels, the same aspect ratio.
+    """Size at which color is predicted: about working_size^2 pixels, the same aspect ratio.
 
     Sides are multiples of `stride`. No side is shorter than `stride` or longer than four working
     sizes, so that a strip of 1x8000 costs no more than a photograph.

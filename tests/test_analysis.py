@@ -397,7 +397,7 @@ def test_colors_of_itself(colorizer: Colorizer):
 
 def test_a_gray_reference_gives_no_colors(colorizer: Colorizer, analysis: Analysis):
     for gray in (torch.zeros(1, 32, 32), torch.full((3, 32, 32), 0.5)):
-        with pytest.raises(ValueError, match="reference: expected a picture in colour"):
+        with pytest.raises(ValueError, match="reference: expected a picture in color"):
             analysis.anchors_from(colorizer.analyze(gray))
 
 

@@ -193,7 +193,8 @@ def test_from_cache_to_colors(tmp_path: Path):
     first = tokens / "tokens.safetensors"
     assert _train("colorizer", "--data", str(PHOTOGRAPHS), "--init", str(first), "--out",
                   str(joint), "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0",
-                  "--balance", "1", "--encoder-rate", "0", "--reconstruction", "l1") == 0  # fmt: skip
+                  "--balance", "1", "--encoder-rate", "0",
+                  "--reconstruction", "l1") == 0  # fmt: skip
     before, after = load_checkpoint(first), load_checkpoint(joint / "colorizer.safetensors")
     assert after.backbone == "efficientnet-lite0"
     for key, value in before.segnet.state_dict().items():

@@ -57,7 +57,10 @@ def test_every_signature_refuses_alike(call: Callable[..., object]):
 
 @pytest.mark.parametrize(
     ("call", "where"),
-    [(lambda image, **s: Colorizer(**NETWORK).analyze(image, **s), "in an analysis"), (lambda _, **s: Colorize(**s), "in a")],
+    [
+        (lambda image, **s: Colorizer(**NETWORK).analyze(image, **s), "in an analysis"),
+        (lambda _, **s: Colorize(**s), "in a"),
+    ],
     ids=["analyze", "transform"],
 )
 def test_one_result_has_one_variant(call: Callable[..., object], where: str):

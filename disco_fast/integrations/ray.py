@@ -31,7 +31,7 @@ _NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
 
 
 class Colorize:
-    """For `Dataset.map_batches`: a network in each actor, and a batch's pictures in colour.
+    """For `Dataset.map_batches`: a network in each actor, and a batch's pictures in color.
 
     Pictures are arrays (H, W) or (H, W, C), C from 1 to 4: gray or RGB, of 2 and 4 channels the
     last is alpha; uint8 0-255, uint16 0-65535, floating 0-1 or bool, of any sizes and modes in one
@@ -70,7 +70,7 @@ class Colorize:
         self._colorizer = Colorizer(checkpoint, device, precision)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with its pictures in colour.
+        """The batch with its pictures in color.
 
         Raises:
             KeyError: it has no such column.
@@ -148,7 +148,7 @@ def service(
     upload_timeout_s: float = 60.0,
     **settings: Unpack[Settings],
 ) -> Any:
-    """A Ray Serve application: a picture file is posted, a PNG in colour comes back.
+    """A Ray Serve application: a picture file is posted, a PNG in color comes back.
 
     Requests that come within `batch_wait_timeout_s` are computed together; one bad picture fails
     alone. What is refused is answered with a sentence: status 400 for what is no picture or has too

@@ -30,7 +30,7 @@ class Anchoring:
 
     Args:
         fewest, most: anchors; each batch draws their number.
-        cluster: what K-Means places them by: true colours as in the paper's training, the color
+        cluster: what K-Means places them by: true colors as in the paper's training, the color
             modeler's features as at inference, or one of the two for each batch.
     """
 
@@ -64,11 +64,11 @@ def distribution_terms(
     """Equation 4 before and after guidance.
 
     Args:
-        network: whose projections to colour bins are used.
+        network: whose projections to color bins are used.
         color_tokens: [N,P,64], of the color modeler.
         guided: [N,P,64], of the color generator.
         bins: [N,P], the true ones.
-        weights: [313], of the colour bins.
+        weights: [313], of the color bins.
     """
     logits = {
         "anchors": network.mid_word_prj(color_tokens),
@@ -134,7 +134,7 @@ class SPixNetStage(Stage):
 class BackboneStage(Stage):
     """A stage of our own between the two: the backbone's encoder learns a classifier's features.
 
-    Colours alone teach it little of what things are: trained on them, its deepest features told no
+    Colors alone teach it little of what things are: trained on them, its deepest features told no
     more of a classifier's than those of random weights do.
 
     Args:
@@ -242,11 +242,11 @@ class TokensStage(Stage):
 
 
 class ColorizerStage(Stage):
-    """Stage 2: everything but SPixNet, on equations 4 and 5, with anchors of true colours.
+    """Stage 2: everything but SPixNet, on equations 4 and 5, with anchors of true colors.
 
     Args:
         network: trained in place.
-        weights: [313], the rebalancing of colour bins.
+        weights: [313], the rebalancing of color bins.
         reconstruction: terms on RefineNet's output by name, each with its factor; a term is called
             with lightness, predicted and true ab/110.
         anchoring: how many anchors there are, and where.
