@@ -187,10 +187,10 @@ class Colorizer:
             f"the memory of {self.device} at working_size {options.working_size}: "
             "choose a smaller working_size, or a smaller image"
         )
-        for shape, places in _by_working_shape(sources, mode).items():
-            at_once = self._at_once(shape, places, options.variants)
+        for shape, alike in _by_working_shape(sources, mode).items():
+            at_once = self._at_once(shape, alike, options.variants)
             kind = shape, options.variants
-            for attempt in retry_smaller(places, at_once, self._fitted, kind, where):
+            for attempt in retry_smaller(alike, at_once, self._fitted, kind, where):
                 with attempt as batch:
                     self._paint(batch, mode, options)
         if self.device.type == "cuda" and any(image.device.type == "cpu" for image in images):
@@ -209,7 +209,7 @@ class Colorizer:
         return result.reshape(*image.shape[:-3], *each, *result.shape[2:])
 
     def _paint(
-        self, batch: Sequence[_Place], mode: Full | Reference, options: ColorizeOptions
+        self, batch: Sequence[_Image], mode: Full | Reference, options: ColorizeOptions
     ) -> None:
         """Colorize images of one working shape in one forward pass."""
         runs = list(_runs(batch))
@@ -230,11 +230,11 @@ class Colorizer:
         offset = self._engine.offset(options.vividness) if options.mode == "full" else None
         return self._engine.chroma(gray, n_anchors, init, options.variants, options.seed, offset)
 
-    def _at_once(self, shape: tuple[int, int], places: Sequence[_Place], variants: int) -> int:
+    def _at_once(self, shape: tuple[int, int], images: Sequence[_Image], variants: int) -> int:
         """How many images of a working shape go through the network together, to begin with."""
         pixels = shape[0] * shape[1] * variants
         network = pixels * activation_bytes(self._engine.network.width, self.precision)
-        largest = max(full_bytes(place.source.pixels, variants) for place in places)
+        largest = max(full_bytes(image.source.pixels, variants) for image in images)
         return min(enough(self.device, pixels), fitting(self.device, largest + network))
 
 
@@ -274,7 +274,7 @@ class _Source:
         return self._painted.reshape(*self._lead, *each, *self._painted.shape[2:])
 
 
-class _Place(NamedTuple):
+class _Image(NamedTuple):
     """An image: which argument, and which row of it."""
 
     source: _Source
@@ -287,20 +287,20 @@ class _Place(NamedTuple):
 
 def _by_working_shape(
     sources: Sequence[_Source], mode: Full | Reference
-) -> dict[tuple[int, int], list[_Place]]:
-    places: dict[tuple[int, int], list[_Place]] = {}
+) -> dict[tuple[int, int], list[_Image]]:
+    images: dict[tuple[int, int], list[_Image]] = {}
     for source in sources:
         shape = mode.working_shape(*source.pixels.shape[-2:])
-        rows = (_Place(source, row) for row in range(len(source.pixels)))
-        places.setdefault(shape, []).extend(rows)
-    return places
+        rows = (_Image(source, row) for row in range(len(source.pixels)))
+        images.setdefault(shape, []).extend(rows)
+    return images
 
 
-def _runs(batch: Sequence[_Place]) -> Iterator[tuple[_Source, slice]]:
+def _runs(batch: Sequence[_Image]) -> Iterator[tuple[_Source, slice]]:
     """Neighboring rows of one argument as one slice of it."""
-    for _, run in groupby(batch, key=lambda place: id(place.source)):
-        places = list(run)
-        yield places[0].source, slice(places[0].row, places[-1].row + 1)
+    for _, neighbors in groupby(batch, key=lambda image: id(image.source)):
+        first, *rest = neighbors
+        yield first.source, slice(first.row, first.row + 1 + len(rest))
 
 
 @without_autocast
