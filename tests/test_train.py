@@ -542,6 +542,12 @@ def _train(stage: str, *arguments: str) -> int:
     return main(["train", stage, *arguments])
 
 
+def test_workers_read_beside_a_process_that_has_read(tmp_path: Path) -> None:
+    """It has started libvips's threads, for the frequencies of colours."""
+    rest = ["--workers", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
+    subprocess.run([*COMMAND, *COLORIZER, *rest], env=ONE_THREAD, check=True, timeout=300)
+
+
 def test_every_stage_from_nothing(tmp_path: Path) -> None:
     first, between, second = (tmp_path / name for name in ("first", "between", "second"))
     assert _train("spixnet", *QUICK, "--epochs", "2", "--width", "0.1", "--out", str(first)) == 0

@@ -22,7 +22,7 @@ from ..io.atomic import whole_file
 from ..model import DISCO
 from .processes import Processes
 from .stages import Stage
-from .stream import Turns
+from .stream import Turns, batches
 
 STATE, CARD = "state.pt", "card.json"
 _REPORT_EVERY = 10  # steps; on a GPU every report waits for it
@@ -212,14 +212,7 @@ class Trainer:
     def _batches(self) -> DataLoader[Tensor]:
         count, rank = self._processes.count, self._processes.rank
         turns = Turns(self.step, self.steps, self.schedule.batch // count, rank, count)
-        on_gpu = self._device.type == "cuda"
-        return DataLoader(
-            self._samples,
-            batch_sampler=turns,
-            num_workers=self._workers,
-            pin_memory=on_gpu,
-            generator=torch.Generator(),  # or it would draw from the global one
-        )
+        return batches(self._samples, turns, self._workers, self._device.type == "cuda")
 
     def _gpus(self) -> list[torch.device]:
         return [self._device] if self._device.type == "cuda" else []
