@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from disco_fast import reference
 from disco_fast.engine import Engine
-from disco_fast.engine.folding import fold_spectral_norm
+from disco_fast.engine.convolutions import fold_spectral_norm
 from disco_fast.model import DISCO
 from disco_fast.model.scale import TOKEN_DIM
 

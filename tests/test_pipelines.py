@@ -341,7 +341,7 @@ def test_batches_that_do_not_fit() -> None:
     with pytest.raises(KeyError, match="column: expected one of image, got 'gray'"):
         Worker(column="gray", **SETTINGS)({"image": np.zeros((1, 8, 8), np.uint8)})
     for make in (Worker, service):
-        with pytest.raises(ValueError, match="variants: expected 1, got 2"):
+        with pytest.raises(ValueError, match="variants: expected 1 in Ray, got 2"):
             make(variants=2)
     with pytest.raises(ValueError, match="largest_upload: expected more than 0, got 0"):
         service(largest_upload=0)

@@ -7,7 +7,6 @@ How colours are read from the color modeler's logits is in its file's metadata, 
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._extras import need
 from ..color import N_BINS
-from ..engine.folding import fold_spectral_norm
+from ..engine.convolutions import fold_spectral_norm
 from ..io.atomic import whole_file
 from ..model import DISCO
 from ..model.scale import TOKEN_DIM
@@ -94,10 +94,10 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
         The files.
 
     Raises:
-        ImportError: the extra is not installed.
+        MissingExtraError: the extra is not installed.
         MismatchError: a result differs by more than 1e-3.
     """
-    onnxruntime, onnx = _need("onnxruntime"), _need("onnx")
+    onnxruntime, onnx = need("export", "onnxruntime"), need("export", "onnx")
     weights = {key: value.clone().cpu() for key, value in network.state_dict().items()}
     copy = network.alike(weights)
     fold_spectral_norm(copy)
@@ -195,13 +195,3 @@ def _compare(model: _Model, session: Any, grid: tuple[int, int], network: DISCO)
             raise MismatchError(
                 f"{model.name}: {name} differs by {difference:.2g} from the original"
             )
-
-
-def _need(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"ONNX needs {name}: python -m pip install 'disco_fast[export]', or in a checkout"
-            " python -m pip install '.[export]'"
-        ) from error

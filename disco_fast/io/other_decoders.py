@@ -5,7 +5,6 @@ BMP, PNM and JPEG 2000 by OpenCV; HEIC, JPEG XL, TGA and PCX by Pillow and its p
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 import struct
@@ -13,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from .._extras import MissingExtraError, need
 from .bounds import DECODING, TooLargeError, check_pixels
 from .metadata import Kept, of_blocks
 from .opencv import opencv
@@ -205,8 +205,6 @@ def _jpeg_xl_codestream(data: bytes) -> bytes:
 
 def _plugin(kind: str, name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImageFileError(
-            f"{kind} needs a decoder that is not installed: pip install 'disco_fast[formats]'"
-        ) from error
+        return need("formats", name)
+    except MissingExtraError as error:
+        raise ImageFileError(f"the decoder of {kind} is not installed: {error}") from error
