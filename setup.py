@@ -2,8 +2,8 @@
 
 The version carries the built halves as its local label (`0.1.0+cpu.cuda130`, `0.1.0+cpu` without
 nvcc, `0.1.0+reference` without a C++ compiler), so the last line of `pip install .` says which they
-are. pip shows the notice itself with `-v`. A source distribution, and what is built from one, has no
-label: package indexes take none, and pip wants both to have the same version.
+are. pip shows the notice itself with `-v`. A source distribution, and what is built from one, has
+no label: package indexes take none, and pip wants both to have the same version.
 """
 
 from __future__ import annotations

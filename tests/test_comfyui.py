@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -28,7 +29,6 @@ from torch import Tensor
 from disco_fast import Colorizer
 from disco_fast.analysis import Analysis
 from disco_fast.anchors import Point
-from disco_fast.image_files import Picture, read_image, write_image
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples" / "comfyui"
@@ -56,10 +56,15 @@ def network() -> Colorizer:
 def images() -> Tensor:
     """[2,64,96,3] fp32 0-1."""
     pixels = [
-        read_image(ROOT / "examples" / "photographs" / f"{name}.jpg").pixels[:320:5, :480:5]
+        read(ROOT / "examples" / "photographs" / f"{name}.jpg")[:320:5, :480:5]
         for name in ("coffee", "flower")
     ]
     return torch.from_numpy(np.stack(pixels)).float() / 255
+
+
+def read(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    return cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
 
 
 def run(comfyui: ModuleType, name: str, **inputs: Any) -> Any:
@@ -222,7 +227,7 @@ def test_the_workflow_in_comfyui(tmp_path: Path, images: Tensor) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "custom_nodes" / "disco_fast").symlink_to(FOLDER)
     pixels = (images[0] * 255).round().to(torch.uint8).numpy()
-    write_image(tmp_path / "input" / "photograph.png", Picture(pixels))
+    cv2.imwrite(str(tmp_path / "input" / "photograph.png"), pixels)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -251,7 +256,7 @@ def test_the_workflow_in_comfyui(tmp_path: Path, images: Tensor) -> None:
         server.terminate()
         server.wait()
     [made] = (tmp_path / "output").glob("colorized*.png")
-    assert read_image(made).pixels.astype(float).std(axis=2).mean() > 3
+    assert read(made).astype(float).std(axis=2).mean() > 3
 
 
 def asked(port: int, path: str, server: subprocess.Popen, data: Any = None) -> Any:
