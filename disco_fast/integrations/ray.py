@@ -152,9 +152,11 @@ def service(
 
     Requests that come within `batch_wait_timeout_s` are computed together; one bad picture fails
     alone. What is refused is answered with a sentence: status 400 for what is no picture or has too
-    many pixels, 413 for too many bytes, 408 for a body that takes too long, 503 where too many
-    pictures wait. A request whose replica dies is given to another one, once. Bodies are taken in
-    by a deployment of its own, so that slow clients keep no network waiting.
+    many pixels, 405 for anything but POST, 413 for too many bytes, 408 for a body that takes too
+    long, 503 where too many pictures wait, 507 where memory runs out. `GET /-/healthz` is Ray
+    Serve's own: 200 as long as it serves. A request whose replica dies is given to another one,
+    once. Bodies are taken in by a deployment of its own, so that slow clients keep no network
+    waiting.
 
     Args:
         checkpoint: as for `Colorizer`.
