@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,6 +134,55 @@ def test_sixteen_bits_stay_sixteen_through_a_profile() -> None:
     assert np.unique(picture.pixels % 257).size > 10  # no rounding to 8 bits on the way
 
 
+def png(pixels: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file with more chunks behind its head."""
+    data, more = pillow(pixels, "PNG"), b""
+    for name, content in chunks:
+        check = zlib.crc32(name + content)
+        more += struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+    return data[:33] + more + data[33:]
+
+
+def chunk(name: bytes, *numbers: float) -> tuple[bytes, bytes]:
+    return name, struct.pack(f">{len(numbers)}I", *(round(n * 100_000) for n in numbers))
+
+
+PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 1.8, 2.6])
+def test_gray_png_is_as_light_as_its_gamma_says(exponent: float) -> None:
+    linear = (GRAY / 255.0) ** exponent
+    y = np.where(linear > 0.008856, 116 * np.cbrt(linear) - 16, 903.3 * linear)
+    for data in (png(GRAY, chunk(b"gAMA", 1 / exponent)),
+                 png(np.dstack([GRAY] * 3), chunk(b"gAMA", 1 / exponent))):  # fmt: skip
+        assert lightness(decode_image(data).pixels) == pytest.approx(y.mean(), abs=0.5)
+
+
+def test_png_with_primaries_of_its_own() -> None:
+    wide = chunk(b"cHRM", 0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+    by_chunks = decode_image(png(RGB, chunk(b"gAMA", 1 / 2.19921875), wide)).pixels
+    by_profile = decode_image(pillow(RGB, "PNG", icc_profile=profile(2.19921875, b"RGB "))).pixels
+    assert np.abs(by_chunks.astype(int) - by_profile).max() <= 1
+    assert np.abs(by_chunks.astype(int) - RGB).mean() > 4
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(b"gAMA", 0.45455)],
+        [chunk(b"gAMA", 0.45455), chunk(b"cHRM", *PRIMARIES)],
+        [chunk(b"gAMA", 1.0), (b"sRGB", b"\0")],
+        [chunk(b"gAMA", 0.0), chunk(b"cHRM", *PRIMARIES)],
+        [chunk(b"gAMA", 1.0), chunk(b"cHRM", *[0.0] * 8)],
+        [chunk(b"cHRM", *PRIMARIES)],
+        [(b"gAMA", b"\1")],
+    ],
+)
+def test_numbers_in_a_png_that_mean_srgb_or_nothing(chunks) -> None:
+    assert (decode_image(png(RGB, *chunks)).pixels == RGB).all()
+
+
 @pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s != ".gif"])
 def test_results_say_that_they_are_srgb(suffix: str) -> None:
     written = Image.open(io.BytesIO(encode_image(Picture(RGB), suffix)))
@@ -164,7 +214,7 @@ def _saved(picture: Image.Image, form: str, **options) -> bytes:
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_cmyk_jpeg_without_a_marker_is_taken_the_way_that_paper_could_bear(inverted) -> None:
-    with_paper = np.concatenate([RGB, np.full_like(RGB, 255)])
+    with_paper = np.concatenate([RGB, np.full_like(RGB, 190)])
     cmyk = np.asarray(Image.fromarray(with_paper).convert("CMYK"))
     # Pillow writes samples inverted, with the marker; without it they mean what they are.
     data = _saved(Image.fromarray(cmyk if inverted else 255 - cmyk, "CMYK"), "JPEG")
@@ -414,6 +464,16 @@ def test_every_frame_of_an_animated_png() -> None:
     assert (decode_image(data).pixels == RGB).all()
 
 
+def test_every_frame_of_an_animated_avif() -> None:
+    frames = [Image.fromarray(np.roll(RGB, 7 * n, axis=1)) for n in range(3)]
+    pages = decode_pages(
+        pillow(RGB, "AVIF", save_all=True, append_images=frames[1:], duration=80, quality=95)
+    )
+    assert pages.times == (80, 80, 80)
+    for picture, frame in zip(pages.pictures, frames, strict=True):
+        assert np.abs(picture.pixels.astype(int) - np.asarray(frame)).mean() < 6
+
+
 @pytest.mark.parametrize("form", ["BMP", "DIB", "PPM", "JPEG2000", "TGA", "PCX"])
 def test_formats_that_libvips_lacks(form: str) -> None:
     options = {"irreversible": False} if form == "JPEG2000" else {}
@@ -423,6 +483,30 @@ def test_formats_that_libvips_lacks(form: str) -> None:
         if form not in ("TGA", "PCX", "DIB"):
             with pytest.raises(ImageFileError, match="cut short"):
                 decode_image(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("most", [100, 255, 4095, 65535])
+@pytest.mark.parametrize("kind", [2, 3, 5, 6])
+def test_white_of_a_pnm_is_what_it_says(kind: int, most: int) -> None:
+    levels = np.array([0, most // 4, most // 2, most, most, 1])
+    head = b"P%d\n# a comment\n%d 1\n%d\n" % (kind, 6 if kind in (2, 5) else 2, most)
+    text = " ".join(map(str, levels)).encode() + b"\n"
+    raw = levels.astype(">u2" if most > 255 else "u1").tobytes()
+    shown = decode_image(head + (text if kind < 4 else raw)).pixels
+    full = 65535 if most > 255 else 255
+    assert shown.dtype == (np.uint16 if most > 255 else np.uint8)
+    assert np.abs(shown.ravel() - levels * (full / most)).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_white_of_a_jpeg_2000_is_what_it_says(bits: int) -> None:
+    deep = np.full((64, 64), 2**bits - 1, np.uint16 if bits > 8 else np.uint8)
+    deep[0] = 0
+    data = bytearray(cv2.imencode(".jp2", deep, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1])
+    if bits == 12:  # OpenCV writes 16; the head says how many of them are used
+        data[data.index(b"\xff\x51") + 40] = bits - 1
+    shown = decode_image(bytes(data)).pixels
+    assert (shown[1:] == np.iinfo(deep.dtype).max).all()
 
 
 def test_heic() -> None:
