@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from . import other_decoders, tiff_pages, tiff_tags
 from .image_blocks import gif_is_cut, jpeg_segments, png_profile
 from .image_bounds import DECODING, check_pixels
 from .image_metadata import Kept, field, of_image, of_tiff
-from .libvips import pyvips
+from .libvips import forget_errors, pyvips
 from .picture import ImageFileError, Pages, Picture
 from .tiff_tags import Directory, TagsError
 
@@ -39,6 +40,9 @@ _COLORS = {"b-w": 1, "grey16": 1, "cmyk": 4}  # samples that are no alpha; of al
 _XMP, _PHOTOSHOP, _ICC = 700, 34377, 34675  # tags of TIFF
 _DAMAGED = "not a picture in a known format, or damaged, or cut short"
 _NOT_READ = re.compile("not read|unsupported|not supported|not implemented", re.IGNORECASE)
+_STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_NO_END = "premature end of JPEG image"
+_ALONE = Lock()
 _STRAY_BYTES = 64  # before the end of a JPEG; some cameras leave a few
 
 
@@ -65,6 +69,7 @@ def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -
         return _raster(data, kind, megapixels, only_first)
     except (pyvips.Error, TagsError, UnicodeDecodeError) as error:  # the last: of its own message
         said = _said(error)
+        forget_errors()
         known = "of a kind that is not read" if _NOT_READ.search(said) else _DAMAGED
         raise ImageFileError(f"{known} ({kind}: {said})") from error
 
@@ -184,13 +189,25 @@ def _jpeg(image: pyvips.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | No
             image = _as_ink(image.copy_memory())
     try:
         return _split(image)
-    except pyvips.Error as damage:
-        stray = re.search(r"(\d+) extraneous bytes before marker 0xd9", str(damage))
-        if stray and int(stray[1]) <= _STRAY_BYTES:
+    except pyvips.Error:
+        damage = _damage(data)
+        stray = [_STRAY.search(line) for line in damage]
+        if damage and all(found and int(found[1]) <= _STRAY_BYTES for found in stray):
             return _split(_load(data, "JPEG", fail_on="error"))
-        if "premature end of JPEG image" in str(damage) and not image.get("jpeg-multiscan"):
+        if any(_NO_END in line for line in damage) and not image.get("jpeg-multiscan"):
             return _split(_load(data + b"\xff\xd9", "JPEG"))  # fails again if samples are missing
         raise
+
+
+def _damage(data: bytes) -> list[str]:
+    """What libvips has to say of a JPEG, without what it still had to say of other files."""
+    with _ALONE:
+        forget_errors()
+        try:
+            _load(data, "JPEG").copy_memory()
+        except pyvips.Error as damage:
+            return [line for line in str(damage).splitlines()[1:] if line.strip()]
+    return []
 
 
 def _as_ink(image: pyvips.Image) -> pyvips.Image:
