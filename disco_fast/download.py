@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from .checkpoints import load_checkpoint
+from .files import give_name
 
 OFFICIAL = {
     "disco": "1J4vB6kG4xBLUUKpXr5IhnSSa4maXgRvQ",
@@ -138,7 +139,8 @@ def _fetch(url: str, target: Path, check: Callable[[Path], None], largest: int) 
     except ValueError as error:
         unchecked.unlink()
         raise DownloadError(f"what came from {url} is thrown away: {error}") from error
-    os.replace(unchecked, target)
+    give_name(unchecked, target, replace=False)
+    unchecked.unlink(missing_ok=True)  # a link of its own where names are given by links
 
 
 class _UndeliveredError(Exception):

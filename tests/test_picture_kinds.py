@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -667,26 +669,55 @@ def test_a_budget_is_shared_and_never_blocks_what_is_alone() -> None:
 # ---- in a container, and under attack -----------------------------------------------------------
 
 
-def test_from_file_to_file_without_opencv(tmp_path: Path) -> None:
-    """As in a slim container, where its import fails for want of libGL."""
-    (tmp_path / "in").mkdir()
+DESKTOP = ("libGL.so", "libX11.so", "libxcb.so", "libgthread-2.0.so")
+
+
+def colorizing(folder: Path) -> list[str]:
+    """A command that makes and colorizes pictures, and then says which libraries it has loaded."""
+    (folder / "in").mkdir()
     for form, name in (("JPEG", "a.jpg"), ("PNG", "b.png"), ("TIFF", "c.tif"), ("BMP", "d.bmp")):
-        (tmp_path / "in" / name).write_bytes(pillow(RGB, form))
-    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object')")
+        (folder / "in" / name).write_bytes(pillow(RGB, form))
+    arguments = ["colorize", str(folder / "in"), "-o", str(folder / "out"), "--working-size", "32",
+                 "--reference", str(folder / "in" / "b.png")]  # fmt: skip
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from disco_fast.cli import main; "
-        f"raise SystemExit(main(['colorize', {str(tmp_path / 'in')!r}, '-o',"
-        f" {str(tmp_path / 'out')!r}, '--working-size', '32', '--reference',"
-        f" {str(tmp_path / 'in' / 'b.png')!r}]))"
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        f"from disco_fast.cli import main\nstatus = main({arguments!r})\n"
+        f"loaded = open('/proc/self/maps').read() if sys.platform == 'linux' else ''\n"
+        f"print([name for name in {DESKTOP!r} if name in loaded])\nraise SystemExit(status)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tempfile.gettempdir()
-    )
-    assert done.returncode == 1, done.stderr
+    return [sys.executable, "-c", code]
+
+
+def check_without_opencv(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tempfile.gettempdir())
+    assert (done.returncode, done.stdout) == (1, "[]\n"), done.stderr
     assert "3 of 4 pictures done, 1 failed" in done.stderr
     assert "d.bmp: reading BMP needs OpenCV" in done.stderr
     assert "libgl1" in done.stderr
     assert "opencv-python-headless" in done.stderr
+
+
+def test_from_file_to_file_without_opencv(tmp_path: Path) -> None:
+    """As in a slim container, where its import fails for want of libGL."""
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object')")
+    check_without_opencv(colorizing(tmp_path))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="name spaces are those of Linux")
+def test_from_file_to_file_where_the_libraries_of_a_desktop_are_hidden(tmp_path: Path) -> None:
+    """The same with the libraries truly out of reach, in a name space of its own."""
+    own = ["unshare", "--map-root-user", "--mount"]
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False)
+    paths = [line.split(" => ")[1] for line in listed.stdout.splitlines() if " => " in line]
+    there = {os.path.realpath(p) for p in paths if os.path.basename(p).startswith(DESKTOP)}
+    hide = " && ".join(f"mount --bind /dev/null {shlex.quote(path)}" for path in there) or "true"
+    hidden = [*own, "sh", "-c", f'{hide} && exec "$@"', "sh"]
+    if subprocess.run([*hidden, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system gives no name spaces")
+    if not subprocess.run([*hidden, sys.executable, "-c", "import cv2"], capture_output=True,
+                          check=False).returncode:  # fmt: skip
+        pytest.skip("this OpenCV needs none of these libraries")
+    check_without_opencv([*hidden, *colorizing(tmp_path)])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
