@@ -43,7 +43,8 @@ class Command:
     Attributes:
         start: its arguments, for a folder to write to.
         again: those that go on where a killed run stopped; may look at the folder.
-        growing: names that hold more and more, each with what reads it; all others never change.
+        growing: names that hold more and more, each with what reads it and says what must be as in
+            a whole run in the end; all others are as there from the beginning.
     """
 
     start: Callable[[Path], list[str]]
@@ -70,8 +71,8 @@ def commands(inputs: Path) -> dict[str, Command]:
                      "--save-every", "0", *QUICK, *words)  # fmt: skip
         growing: dict[str, Check] = {
             "state.pt": lambda path: torch.load(path, weights_only=True)["step"],
-            f"{stage}.safetensors": load_checkpoint,
-            "card.json": lambda path: json.loads(path.read_text()),
+            f"{stage}.safetensors": weights,
+            "card.json": lambda path: json.loads(path.read_text()) | {"minutes": None},
         }
         return Command(start, resumed(start, "state.pt"), growing)
 
@@ -87,21 +88,12 @@ def commands(inputs: Path) -> dict[str, Command]:
         "export": Command(same("export", "{out}/r"), same("export", "{out}/r", "--overwrite"), {}),
         "convert": plain("convert", str(COMPACT), "{out}/made.safetensors"),
         "download": plain("download", "disco", "--folder", "{out}"),
-        "evaluate": plain(
-            "evaluate",
-            "--truth",
-            str(PHOTOGRAPHS),
-            "--size",
-            "64",
-            "--json",
-            "{out}/report.json",
-            *SMALL[2:],
-        ),  # fmt: skip
+        "evaluate": plain(*evaluate, "--json", "{out}/report.json", *SMALL[2:]),
         "cache": Command(
             caching,
             resumed(caching, "cache.json"),
             {
-                "superpixels.npy": lambda path: None,
+                "superpixels.npy": digest,
                 "cache.json": lambda path: json.loads(path.read_text()),
             },
         ),
@@ -162,29 +154,41 @@ def finals(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Of every result, by its name."""
+def digest(path: Path) -> str:
+    """Of the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weights(path: Path) -> str:
+    """A digest of the weights in a checkpoint."""
+    found = hashlib.sha256()
+    for value in load_checkpoint(path).state_dict().values():
+        found.update(value.numpy().tobytes())
+    return found.hexdigest()
+
+
+def results(folder: Path, growing: dict[str, Check]) -> dict[str, object]:
+    """What there is, by its name."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): growing.get(path.name, digest)(path)
         for path in finals(folder)
     }
 
 
-def check(folder: Path, whole: dict[str, str], growing: dict[str, Check]) -> None:
+def check(folder: Path, whole: dict[str, object], growing: dict[str, Check]) -> None:
     """Every result that is there is whole."""
-    for name, digest in digests(folder).items():
-        reads = growing.get(Path(name).name)
-        if reads is not None:
-            reads(folder / name)
-        else:
-            assert whole.get(name) == digest, f"{name} is not what a whole run writes"
+    for name, result in results(folder, growing).items():
+        if Path(name).name not in growing:
+            assert whole.get(name) == result, f"{name} is not what a whole run writes"
 
 
 def make_inputs(folder: Path) -> None:
-    """Pictures, a film, and the address of a download."""
+    """Pictures, a film, and a checkpoint as the official ones are."""
     import av
 
     (folder / "pictures").mkdir(parents=True)
+    state = load_checkpoint(COMPACT).state_dict()
+    torch.save({"state_dict": state}, folder / "disco.pth.tar")
     photographs = [Image.open(path).convert("L") for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
     for number in range(24):
         size = (160 + 8 * number, 120)
@@ -203,11 +207,13 @@ def make_inputs(folder: Path) -> None:
 
 
 class Slowly(BaseHTTPRequestHandler):
-    """Hands out the compact checkpoint in pieces, from where it is asked to."""
+    """Hands out a checkpoint in pieces, from where it is asked to."""
+
+    content = b""
 
     def do_GET(self) -> None:
         """Answer."""
-        asked, content = self.headers.get("Range"), COMPACT.read_bytes()
+        asked, content = self.headers.get("Range"), self.content
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         self.send_response(206 if asked else 200)
         if asked:
@@ -225,9 +231,10 @@ class Slowly(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def serve() -> None:
-    """A server of checkpoints, in a process of its own: forks are not to hold its threads' locks."""
+def serve(checkpoint: Path) -> None:
+    """A server of checkpoints, in a process of its own: forks must not hold its threads' locks."""
     if os.fork() == 0:
+        Slowly.content = checkpoint.read_bytes()
         server = ThreadingHTTPServer(("127.0.0.1", PORT), Slowly)
         parent = os.getppid()
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -241,9 +248,14 @@ def try_command(name: str, command: Command, count: int, work: Path, draws: rand
     reference, out, log = work / f"{name}-whole", work / f"{name}-killed", work / f"{name}.log"
     reference.mkdir(), out.mkdir()
     took = run(command.start(reference), log)
-    whole = digests(reference)
+    whole = results(reference, command.growing)
     kills = finished = 0
     again = False
+
+    def check_end() -> None:
+        found = results(out, command.growing)
+        assert found == whole, f"{name}: {found} is not {whole}"
+
     while kills < count:
         arguments = (command.again if again else command.start)(out)
         if killed(arguments, log, draws.uniform(0, took)):
@@ -252,12 +264,12 @@ def try_command(name: str, command: Command, count: int, work: Path, draws: rand
             check(out, whole, command.growing)
         else:  # it was quicker than the kill
             finished += 1
-            assert digests(out) == whole, f"{name}: {digests(out)} is not {whole}"
+            check_end()
             shutil.rmtree(out)
             out.mkdir()
             again = False
     run((command.again if again else command.start)(out), log)
-    assert digests(out) == whole, f"{name}: {digests(out)} is not {whole}"
+    check_end()
     return f"{name}: {kills} kills of {took:.1f} s, {finished} ended before; equal to a whole run"
 
 
@@ -268,7 +280,7 @@ def try_all(count: int, seed: int, work: Path, names: list[str]) -> None:
     download.official_url = lambda name: f"http://127.0.0.1:{PORT}/weights.safetensors"
     inputs = work / "inputs"
     make_inputs(inputs)
-    serve()
+    serve(inputs / "disco.pth.tar")
     known = commands(inputs)
     names = names or list(known)
     if "tokens" in names:

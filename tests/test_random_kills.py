@@ -1,4 +1,4 @@
-"""A few random kills of the commands that begin fast; `random_kills.py` by hand does many of all."""
+"""A few random kills of quick commands; `random_kills.py`, by hand, does many of all."""
 
 from __future__ import annotations
 
