@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from ._extras import need
 from .checkpoints import load_checkpoint
+from .io.atomic import give_name
 
 OFFICIAL = {
     "disco": "1J4vB6kG4xBLUUKpXr5IhnSSa4maXgRvQ",
@@ -140,7 +141,8 @@ def _fetch(url: str, target: Path, check: Callable[[Path], None], largest: int) 
     except ValueError as error:
         unchecked.unlink()
         raise DownloadError(f"what came from {url} is thrown away: {error}") from error
-    os.replace(unchecked, target)
+    give_name(unchecked, target, replace=False)
+    unchecked.unlink(missing_ok=True)  # a link of its own where names are given by links
 
 
 class _UndeliveredError(Exception):

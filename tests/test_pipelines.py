@@ -313,6 +313,18 @@ def test_a_bad_picture_is_told_of_in_its_row() -> None:
         assert out["colorized"][row].shape == (0, 0, 3)
 
 
+def test_the_bound_of_a_job_is_its_own() -> None:
+    from disco_fast.integrations.ray import Colorize as Worker
+
+    with pytest.raises(ValueError, match="max_megapixels: expected more than 0, got 0"):
+        Worker(max_megapixels=0)
+    small, large = (Picture(np.full((side, side, 1), 90, np.uint8)) for side in (20, 40))
+    batch = np.array([encode_image(picture, ".png") for picture in (small, large)], object)
+    out = Worker(**SETTINGS, max_megapixels=0.001)({"image": batch})
+    assert out["error"].tolist()[0] == ""
+    assert "at most 0.001 are read" in out["error"][1]
+
+
 def test_a_job_outlives_bad_pictures(ray: Any, tmp_path: Path) -> None:
     from disco_fast.integrations import ray as integration
 

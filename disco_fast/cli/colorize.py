@@ -278,6 +278,7 @@ def run_anchors(arguments: argparse.Namespace) -> int:
     if target is None:
         print(text, end="")
     else:
+        remove_stale(target.parent)
         with whole_file(target, replace=arguments.overwrite) as partial:
             partial.write_text(text)
         say(f"{target} is written")

@@ -79,7 +79,9 @@ class _Model(NamedTuple):
     outputs: Mapping[str, Mapping[int, str]]
 
 
-def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
+def export_onnx(
+    network: DISCO, folder: Path, opset: int = OPSET, replace: bool = True
+) -> list[Path]:
     """Write `features`, `color_modeler`, `color_generator` and `refinenet` as .onnx files.
 
     Batch, height and width, and the number of superpixels are free. Weights are fp32. Before a file
@@ -87,8 +89,9 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
 
     Args:
         network: as published, not one that an engine has prepared; it is not changed.
-        folder: an existing one; files of these names are replaced.
+        folder: an existing one.
         opset: of ONNX, at least 17.
+        replace: whether files of these names are replaced.
 
     Returns:
         The files.
@@ -96,6 +99,7 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
     Raises:
         MissingExtraError: the extra is not installed.
         MismatchError: a result differs by more than 1e-3.
+        FileExistsError: there is a file that may not be replaced.
     """
     onnxruntime, onnx = need("export", "onnxruntime"), need("export", "onnx")
     weights = {key: value.clone().cpu() for key, value in network.state_dict().items()}
@@ -105,7 +109,7 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
     for model in _models(copy):
         model.network.eval()  # torch leaves all of it in the mode of its outermost part
         target = folder / f"{model.name}.onnx"
-        with whole_file(target) as partial:
+        with whole_file(target, replace) as partial:
             _write(model, partial, network, opset)
             if "color_logits" in model.outputs:
                 _add_metadata(onnx, partial, {READOUT: network.readout.to_json()})

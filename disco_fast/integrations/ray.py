@@ -19,6 +19,7 @@ import numpy as np
 
 from ..colorizer import Colorizer
 from ..console import reason
+from ..io import bounds
 from ..io.images import Picture, decode_image, to_pixels, to_tensor
 from ..io.uploads import MEGAPIXELS
 from ..options import ColorizeOptions, Settings
@@ -48,6 +49,8 @@ class Colorize:
         precision: as for `Colorizer`.
         error: the column that says what is wrong with a picture, "" where nothing is. The result
             of such a picture has no pixels: (0, 0, 3).
+        max_megapixels: of a picture in the bytes of a file, 10^6; looked up in its head before it
+            is decoded.
         settings: `ColorizeOptions` by name; one variant.
 
     Raises:
@@ -62,9 +65,13 @@ class Colorize:
         device: str | None = None,
         precision: str = "auto",
         error: str = "error",
+        max_megapixels: float = bounds.MEGAPIXELS,
         **settings: Unpack[Settings],
     ):
         ColorizeOptions(**settings).only("in Ray", variants=1)
+        if not max_megapixels > 0:
+            raise ValueError(f"max_megapixels: expected more than 0, got {max_megapixels}")
+        self._megapixels = max_megapixels
         self._column, self._result, self._error = column, result, error
         self._settings = settings
         self._colorizer = Colorizer(checkpoint, device, precision)
@@ -82,7 +89,7 @@ class Colorize:
         results, errors = [_NO_PICTURE] * len(values), [""] * len(values)
         for row, value in enumerate(values):
             try:
-                pictures[row] = _picture(value)
+                pictures[row] = _picture(value, self._megapixels)
             except Exception as error:  # whatever somebody's data holds, the job goes on
                 errors[row] = reason(error)
         images = [to_tensor(picture.pixels) for picture in pictures.values()]
@@ -95,10 +102,10 @@ class Colorize:
         return {**batch, self._result: _column(results), self._error: np.array(errors, object)}
 
 
-def _picture(value: Any) -> Picture:
+def _picture(value: Any, megapixels: float) -> Picture:
     """What a row holds, as something that `to_tensor` takes."""
     if isinstance(value, bytes):
-        return decode_image(value)
+        return decode_image(value, megapixels)
     pixels = np.asarray(value)
     if pixels.ndim == 2:
         pixels = pixels[..., None]

@@ -9,22 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..colorizer import Colorizer, check_settings
+from ..colorizer import Colorizer
+from ..options import AnchorSettings, ColorizeOptions
 from ..video.seeking import Seeker
 from ..video.tracking import Tracker
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _UNKNOWN = 2  # of the matrices of ITU-T H.273, as are the next two
 _BT709, _BT601 = 1, 6
-_LIMITED, _FULL = (
-    0,
-    1,
-)  # as the functions of `resize` have always had them, unlike VapourSynth's enum
+# As the functions of `resize` have always had them, unlike VapourSynth's enum.
+_LIMITED, _FULL = 0, 1
 _SQUEEZED = {8: "linear light", 16: "PQ", 18: "HLG"}
 """Transfer functions whose samples are no lightness as the network knows it."""
 _MOST_BITS = 16  # of integers that VapourSynth itself can convert
@@ -50,10 +52,7 @@ def colorize(
     checkpoint: str | Path | None = None,
     device: torch.device | str | None = None,
     precision: str = "auto",
-    n_anchors: int = 8,
-    seed: int = 0,
-    working_size: int = 256,
-    vividness: float | None = None,
+    **settings: Unpack[AnchorSettings],
 ) -> Any:
     """A clip in colour, its anchors followed from frame to frame as by ``disco-fast video``.
 
@@ -66,13 +65,10 @@ def colorize(
     Args:
         clip: a `vapoursynth.VideoNode` of one format and size: RGB, YUV or gray of 8 to 16 bits,
             or floating.
-        checkpoint: as for `Colorizer`, like the next two.
-        device: see there.
-        precision: see there.
-        n_anchors: as for `Colorizer.colorize`, but a number, like the rest.
-        seed: see there.
-        working_size: see there.
-        vividness: see there.
+        checkpoint: as for `Colorizer`.
+        device: as for `Colorizer`.
+        precision: as for `Colorizer`.
+        settings: `ColorizeOptions` by name; the number of anchors is not "auto".
 
     Returns:
         A clip of the same format; of a gray clip, RGB of the same type and bits. A frame that is
@@ -84,13 +80,20 @@ def colorize(
     """
     vs = _need_vapoursynth()
     _check_clip(vs, clip)
-    if isinstance(n_anchors, str):
-        raise TypeError(f"n_anchors: expected an int, got {n_anchors!r}")
-    check_settings(n_anchors, 1, seed, working_size, "full", vividness=vividness)
+    options = ColorizeOptions(**settings)
+    if isinstance(options.n_anchors, str):
+        raise TypeError(f"n_anchors: expected an int, got {options.n_anchors!r}")
+    n_anchors = options.n_anchors
     engine = Colorizer(checkpoint, device, precision).engine
 
     def begin() -> Tracker:
-        return Tracker(engine, int(n_anchors), int(seed), int(working_size), vividness=vividness)
+        return Tracker(
+            engine,
+            n_anchors,
+            options.seed,
+            options.working_size,
+            vividness=options.vividness,
+        )
 
     rgb = _to_rgb(vs, clip)
     return _from_rgb(vs, _colored(vs, rgb, Seeker(begin, vs.core.num_threads)), clip)

@@ -192,7 +192,9 @@ def _read(container: Any, path: Path) -> tuple[Facts, Orientation]:
     aspect = stream.sample_aspect_ratio or Fraction(1)
     if turn.transposed:
         width, height, aspect = height, width, 1 / aspect
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    # Of a file without times the average is FFmpeg's 25, whatever the film says itself.
+    said = stream.guessed_rate if first.pts is None else stream.average_rate
+    rate = said or stream.guessed_rate or Fraction(25)
     count = stream.frames
     if not count and container.duration:
         count = round(container.duration / 1_000_000 * rate)
