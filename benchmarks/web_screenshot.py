@@ -1,6 +1,6 @@
-"""The picture of the page in the README; needs Debian's chromium and `pip install '.[web,test]'`.
+"""The screenshot of the web app in docs/web.md, which needs Debian's chromium and `pip install '.[web,test]'`.
 
-python benchmarks/web_screenshot.py benchmarks/results/web.png
+python benchmarks/web_screenshot.py docs/images/web.png
 """
 
 from __future__ import annotations
