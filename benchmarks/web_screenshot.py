@@ -1,4 +1,4 @@
-"""The screenshot of the web app in docs/web.md, which needs Debian's chromium and `pip install '.[web,test]'`.
+"""The screenshot in docs/web.md; needs Debian's chromium and `pip install '.[web,test]'`.
 
 python benchmarks/web_screenshot.py docs/images/web.png
 """

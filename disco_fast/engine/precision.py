@@ -2,7 +2,7 @@
 
 Whatever the precision, SPixNet, the color modeler, K-Means and everything else that picks anchors
 compute in fp32. The features that they start from are rounded, and that can move an anchor: the
-README says how often.
+docs/accuracy.md says how often.
 """
 
 from __future__ import annotations
