@@ -34,7 +34,7 @@ _CODE = re.compile(r"`[^`\n]+`")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[)*\"]*\s+")
 # Words that the style sheet of CONTRIBUTING.md replaces.
 _PRIVATE = re.compile(
-    r"\b(pictures?|films?|photographs?|rooms?|halves|mends?|bury|buried|wanted|met|colours?|grey)\b",
+    r"\b(pictures?|films?|photographs?|rooms?|halves|mends?|bury|buried|wanted|met)\b",
     re.IGNORECASE,
 )
 
