@@ -26,7 +26,7 @@ NAMES = {
 SIZE = 256  # of the bars, and of the sweep over batches
 TIMES_FASTER = {"bf16": 2.6, "fp32": 1.25}  # than the official network, on a CPU
 MEGABYTES = 700  # for one picture
-PLOT = "benchmarks/results/engine.svg"
+PLOT = "../benchmarks/results/engine.svg"  # from docs/
 FEW = 3  # runs; a time of fewer says how many
 
 

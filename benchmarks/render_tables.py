@@ -1,6 +1,6 @@
-"""Renders the tables and the plot of README.md from benchmarks/results/*.json.
+"""Renders the tables and the plot of README.md and docs/ from benchmarks/results/*.json.
 
-    python benchmarks/render_tables.py          # rewrite README.md, and the plot if it is stale
+    python benchmarks/render_tables.py          # rewrite the documents, and the plot if it is stale
     python benchmarks/render_tables.py --check  # fail if that would change anything
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; names as in `_tables.TABLES`.
@@ -21,7 +21,7 @@ from _markdown import NOT_MEASURED
 from _measure import ROOT, Report
 from _tables import TABLES
 
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 MARKED = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -55,15 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = parser.parse_args(argv).check
     reports, plot = load(RESULTS), RESULTS / Path(PLOT).name
     plotted = [report for report in reports if report["what"] == "engine"]
-    text = README.read_text()
-    rendered = render(text, reports)
-    stale = [README] if rendered != text else []
+    texts = {document: document.read_text() for document in DOCUMENTS}
+    rendered = {document: render(text, reports) for document, text in texts.items()}
+    stale = [document for document in DOCUMENTS if rendered[document] != texts[document]]
     stale += [] if _plot.is_fresh(plot, plotted) else [plot]
     if check:
         for file in stale:
             print(f"{file.name} is stale: run python benchmarks/render_tables.py")
         return int(bool(stale))
-    README.write_text(rendered)
+    for document in set(stale) & set(DOCUMENTS):
+        document.write_text(rendered[document])
     if plot in stale:
         _plot.draw(plot, plotted)
     return 0

@@ -1,6 +1,6 @@
-"""The picture of the page in the README; needs Debian's chromium and `pip install '.[web,test]'`.
+"""The screenshot in docs/web.md; needs Debian's chromium and `pip install '.[web,test]'`.
 
-python benchmarks/web_screenshot.py benchmarks/results/web.png
+python benchmarks/web_screenshot.py docs/images/web.png
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def test_tables_are_rendered_and_staleness_is_found(
         "<!-- table:ops -->\n<!-- /table -->\nafter\n"
     )
     (tmp_path / "timing-cpu.json").write_text(json.dumps(timing[1]))
-    monkeypatch.setattr(render_tables, "README", readme)
+    monkeypatch.setattr(render_tables, "DOCUMENTS", (readme,))
     monkeypatch.setattr(render_tables, "RESULTS", tmp_path)
     assert render_tables.main(["--check"]) == 1
     assert "stale" in capsys.readouterr().out
@@ -340,7 +340,7 @@ def test_the_plot_is_drawn_from_the_results(
     readme, plot = tmp_path / "README.md", tmp_path / Path(_engine_report.PLOT).name
     readme.write_text("<!-- table:engine_plot -->\n<!-- /table -->\n")
     (tmp_path / "engine-cpu.json").write_text(json.dumps(costs[1]))
-    monkeypatch.setattr(render_tables, "README", readme)
+    monkeypatch.setattr(render_tables, "DOCUMENTS", (readme,))
     monkeypatch.setattr(render_tables, "RESULTS", tmp_path)
     assert render_tables.main([]) == 0
     assert _engine_report.PLOT in readme.read_text()

@@ -82,7 +82,7 @@ def available(
     Args:
         device: where their networks run.
         count: how many pictures there are.
-        seed: of IS's splits.
+        seed: for the splits of IS.
         one_size: whether the pictures are all of one size; if not, sets of them have no metric.
     """
     networks = _Networks(device, seed)
