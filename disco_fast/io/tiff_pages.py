@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._extras import MissingExtraError, need
 from . import tiff_tags
 from .tiff_tags import Directory, Entry, TagsError, number, shorts
 
@@ -196,11 +197,9 @@ def _deflated(strip: bytes, compression: int, most: int) -> bytes:
 
 def _zstd(strip: bytes, most: int) -> bytes:
     try:
-        import zstandard
-    except ImportError as error:
-        raise TagsError(
-            "its samples are compressed by ZSTD (50000): pip install 'disco_fast[formats]'"
-        ) from error
+        zstandard = need("formats", "zstandard")
+    except MissingExtraError as error:
+        raise TagsError(f"its samples are compressed by ZSTD (50000): {error}") from error
     try:
         return zstandard.ZstdDecompressor().stream_reader(strip).read(most)
     except zstandard.ZstdError as error:
