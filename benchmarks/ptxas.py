@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from _measure import ROOT, Report
+from harness.report import RESULTS, ROOT, Report, save
 
 SOURCES = ROOT / "csrc" / "kernels"
-COMMITTED = ROOT / "benchmarks" / "results" / "ptxas.json"
+COMMITTED = RESULTS / "ptxas.json"
 ARCHS = (75, 80, 90, 120)  # the oldest, the newest, and the data center's; others lie between
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name:62} {next(iter(by_arch.values()))['shared']:6} bytes  {'  '.join(cells)}")
     problems = faults(kernels)
     if a.json:
-        a.json.write_text(json.dumps(report, indent=1) + "\n")
+        save(report, a.json)
     if a.check:
         committed = json.loads(COMMITTED.read_text())
         if committed["nvcc"] == report["nvcc"] and committed != report:

@@ -28,10 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from _measure import ROOT, Report
+from harness.report import RESULTS, Report, save
 from ptxas import SOURCES, demangle, release
 
-COMMITTED = ROOT / "benchmarks" / "results" / "sass.json"
+COMMITTED = RESULTS / "sass.json"
 ARCH = "sm_90"
 SLOTS, GIGAHERTZ, PROCESSORS = 4, 1.98, 132  # of an H100 or H200
 COPY = {"H100": 3.0e12, "H200": 4.2e12}  # bytes a second, as measured elsewhere
@@ -365,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{row['kernel']:48} {row['shape']:40} issue {row['issue_us']:7} us{copy}")
     problems = faults(rows)
     if a.json:
-        a.json.write_text(json.dumps(report, indent=1) + "\n")
+        save(report, a.json)
     if a.check:
         committed = json.loads(COMMITTED.read_text())
         if committed["nvcc"] == report["nvcc"] and committed != report:
