@@ -106,7 +106,8 @@ def _row(row: Report, suffix: str = "") -> list[str]:
     ]
     anchors = NONE if row["anchors"] is None else str(row["anchors"])
     read = NONE if row["vividness"] is None else f"{row['vividness']:g}"
-    return [NAMES.get(row["name"], row["name"]) + suffix, anchors, read, *cells]
+    name: str = NAMES.get(row["name"]) or row["name"]
+    return [name + suffix, anchors, read, *cells]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
