@@ -23,7 +23,7 @@ from torch import Tensor
 
 from disco_fast import Analysis, Anchor, Colorizer
 from disco_fast.color import bin_centers
-from disco_fast.photographs import Photographs, middle_square, to_lab
+from disco_fast.io.photographs import Photographs, middle_square, to_lab
 
 NETWORKS = {"compact": None, "width 1": "random"}  # random weights cost what trained ones cost
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from disco_fast import Colorizer
 from disco_fast.evaluate.metrics import colorfulness
-from disco_fast.image_files import read_image
-from disco_fast.photographs import to_lab
+from disco_fast.io.images import read_image
+from disco_fast.io.photographs import to_lab
 from disco_fast.video import film
 from disco_fast.video.tracking import Tracker
 

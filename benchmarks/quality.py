@@ -19,7 +19,7 @@ from harness.clock import context, default_device
 from harness.report import NONE, Report, caption, save, table
 
 from disco_fast.checkpoints import COMPACT
-from disco_fast.cli import main as disco_fast
+from disco_fast.cli.main import main as disco_fast
 
 ANCHORS = (8, 3, 5, 11, 14)  # the paper's Figure 11, its own choice first
 

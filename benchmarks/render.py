@@ -40,7 +40,7 @@ from harness.inputs import PHOTOGRAPHS
 from harness.report import RESULTS, ROOT, Report, load, machine, table
 
 from disco_fast import Colorizer
-from disco_fast.image_files import Picture, read_image, write_image
+from disco_fast.io.images import Picture, read_image, write_image
 from disco_fast.ops import lab_to_rgb, rgb_to_l
 
 IMAGES = ROOT / "docs" / "images"

@@ -21,9 +21,9 @@ from harness.inputs import PHOTOGRAPHS
 from harness.report import Report, caption, milliseconds, ratio, save, table
 
 from disco_fast import ops
+from disco_fast.io.photographs import Photographs
 from disco_fast.model import DISCO
-from disco_fast.photographs import Photographs
-from disco_fast.readout import rebalancing
+from disco_fast.model.readout import rebalancing
 from disco_fast.train.losses import L1
 from disco_fast.train.stages import ColorizerStage, SPixNetStage, Stage
 from disco_fast.train.stream import Crops

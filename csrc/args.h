@@ -100,7 +100,7 @@ struct AnchorArgs {
 // Widths of the encoder of superpixels' tokens.
 constexpr int kTokenDim = 64, kHeads = 8, kHeadDim = kTokenDim / kHeads, kHidden = 4 * kTokenDim;
 
-// Where the parameters of an encoder layer begin in its row of weights; reference.py has the same
+// Where the parameters of an encoder layer begin in its row of weights; reference/ has the same
 // order. Matrices are [inputs, outputs]; the first gives queries, keys and values side by side.
 struct EncoderLayer {
   static constexpr int kProjected = 3 * kTokenDim;

@@ -1,4 +1,4 @@
-// The numbers of sRGB and CIE Lab (D65), as in reference.py. Constants only: inline functions must
+// The numbers of sRGB and CIE Lab (D65), as in reference/. Constants only: inline functions must
 // not be shared between instruction sets (see README.md).
 #pragma once
 

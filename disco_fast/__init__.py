@@ -12,7 +12,7 @@ from .analysis import Analysis
 from .anchors import Anchor
 from .checkpoints import CheckpointError, load_checkpoint
 from .colorizer import Colorizer, colorize
-from .memory import keep_memory
+from .engine.memory import keep_memory
 from .model import DISCO, DISCOOutput
 
 __all__ = [

@@ -14,12 +14,12 @@ from . import anchors as files
 from . import ops
 from .anchor_count import count_anchors
 from .anchors import Anchor, Color, Point, Swatch, bin_of, shown
-from .autocast import without_autocast
 from .color import N_BINS, nearest_bins, rgb_to_lab
 from .engine import Engine
+from .engine.autocast import without_autocast
 from .model import Superpixels
-from .modes import Full, resize
-from .readout import check_vividness
+from .model.readout import check_vividness
+from .preprocess import Full, resize
 from .reference import MAX_VARIANTS, TOP_BINS, neighbour_offsets
 
 GivenAnchor: TypeAlias = Anchor | tuple[Point, Color]

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import whole_file
+from .io.atomic import whole_file
 from .model import DISCO, assemble
-from .readout import Readout, official
+from .model.readout import Readout, official
 
 COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
 _WIDEST = "repnet.conv4_3.0.weight_orig"  # 512 channels at width 1: tells the width to 1/512

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from .analysis import Analysis, GivenAnchor
-from .autocast import without_autocast
 from .checkpoints import COMPACT, load_checkpoint, random_network
 from .engine import Engine
+from .engine.autocast import without_autocast
 from .engine.batching import Batches, activation_bytes, enough, fitting
 from .engine.precision import resolve
 from .model import DISCO
-from .modes import Full, Reference, working_shape
-from .readout import check_vividness
+from .model.readout import check_vividness
+from .preprocess import Full, Reference, working_shape
 from .reference import MAX_VARIANTS
 
 MODES = ("full", "reference")

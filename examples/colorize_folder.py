@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from disco_fast import Colorizer
-from disco_fast.image_files import Picture, read_image, to_pixels, to_tensor, write_image
+from disco_fast.io.images import Picture, read_image, to_pixels, to_tensor, write_image
 
 AT_ONCE = 16  # pictures in memory
 

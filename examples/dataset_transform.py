@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from disco_fast.image_files import read_image, to_tensor
+from disco_fast.io.images import read_image, to_tensor
 from disco_fast.transforms import Colorize
 
 

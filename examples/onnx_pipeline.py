@@ -15,10 +15,10 @@ from torch import Tensor
 
 from disco_fast import ops
 from disco_fast.color import AB_SCALE, bin_centers, normalize_lightness
-from disco_fast.image_files import Picture, read_image, to_pixels, to_tensor, write_image
+from disco_fast.io.images import Picture, read_image, to_pixels, to_tensor, write_image
 from disco_fast.model.pooling import pool
+from disco_fast.model.readout import TEMPERATURE, Readout
 from disco_fast.model.transformer import position_encoding
-from disco_fast.readout import TEMPERATURE, Readout
 
 CELL_SIZE = 16
 

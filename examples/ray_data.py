@@ -10,8 +10,8 @@ from pathlib import Path
 
 import ray
 
-from disco_fast.image_files import Picture, write_image
 from disco_fast.integrations.ray import Colorize
+from disco_fast.io.images import Picture, write_image
 
 
 def main() -> None:

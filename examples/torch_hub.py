@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from disco_fast.image_files import Picture, read_image, to_pixels, to_tensor, write_image
+from disco_fast.io.images import Picture, read_image, to_pixels, to_tensor, write_image
 
 
 def main() -> None:

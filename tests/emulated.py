@@ -16,7 +16,7 @@ import torch
 
 from disco_fast import ops
 
-SOURCE = Path(__file__).parent / "cpp"
+SOURCE = Path(__file__).parent / "native"
 TOOLS = ("cmake", "ninja", "c++")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 REASON = f"needs {', '.join(MISSING)}"
@@ -42,7 +42,7 @@ def run(*command: str) -> None:
 
 
 def build(folder: Path, target: str, **settings: object) -> Path:
-    """Build a target of tests/cpp; returns its file."""
+    """Build a target of tests/native; returns its file."""
     options = [f"-DDISCO_FAST_{name}={value}" for name, value in settings.items()]
     run("cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(folder), *options)
     run("cmake", "--build", str(folder), "--target", target)
@@ -52,7 +52,7 @@ def build(folder: Path, target: str, **settings: object) -> Path:
 @cache
 def library():
     """The namespace `torch.ops.disco_fast_emulated`, built and loaded once."""
-    for name, schema in ops._SCHEMAS.items():
+    for name, schema in ops.SCHEMAS.items():
         torch.library.define(f"disco_fast_emulated::{name}", schema)
     with tempfile.TemporaryDirectory() as folder:
         torch_folder = torch.__path__[0]
@@ -68,7 +68,7 @@ def on_emulated_gpu() -> Iterator[None]:
     override = torch.library.Library("disco_fast", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously")
-        for name in ops._SCHEMAS:
+        for name in ops.SCHEMAS:
             override.impl(name, getattr(emulated, name).default, "CPU", allow_override=True)
     try:
         yield

@@ -10,8 +10,8 @@ import av
 import cv2
 import numpy as np
 
-from disco_fast.cli import main
-from disco_fast.image_files import read_image
+from disco_fast.cli.main import main
+from disco_fast.io.images import read_image
 from disco_fast.video import film
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from pillow_heif import register_heif_opener
 
-from disco_fast.image_files import ImageFileError, Pages, Picture, decode_pages, encode_pages
-from disco_fast.libvips import pyvips
+from disco_fast.io.images import ImageFileError, Pages, Picture, decode_pages, encode_pages
+from disco_fast.io.libvips import pyvips
 
 SECONDS, MEMORY = 5, 2**30
 _PERTURB = -6  # of glibc's mallopt: what new memory is filled with

@@ -15,8 +15,8 @@ from disco_fast import Analysis, Anchor, Colorizer, reference
 from disco_fast.anchor_count import EXPLAINED, FEWEST, MOST, count_anchors, unexplained
 from disco_fast.anchors import bin_of, from_json, rgb_of, shown, to_json
 from disco_fast.color import N_BINS, bin_centers
-from disco_fast.image_files import read_image
-from disco_fast.readout import TEMPERATURE
+from disco_fast.io.images import read_image
+from disco_fast.model.readout import TEMPERATURE
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 

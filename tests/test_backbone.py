@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from disco_fast import DISCO, Colorizer
 from disco_fast.checkpoints import load_checkpoint, random_network, save_checkpoint
-from disco_fast.cli import main
+from disco_fast.cli.main import main
 from disco_fast.color import AB_SCALE, normalize_lightness
 from disco_fast.engine import Engine
 from disco_fast.engine.packing import PackedConvolution
 from disco_fast.engine.preparation import NAMES
 from disco_fast.export import export_onnx
 from disco_fast.features import load_features
+from disco_fast.io.photographs import Photographs
 from disco_fast.model.efficientnet import CHANNELS, Standardize, gray_picture, pyramid_of
 from disco_fast.ops import lab_to_rgb, sp_pool
-from disco_fast.photographs import Photographs
 from disco_fast.train.cache import (
     CARD,
     ROWS,
@@ -193,11 +193,15 @@ def test_from_cache_to_colors(tmp_path: Path):
     first = tokens / "tokens.safetensors"
     assert _train("colorizer", "--data", str(PHOTOGRAPHS), "--init", str(first), "--out",
                   str(joint), "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0",
-                  "--balance", "1", "--reconstruction", "l1") == 0  # fmt: skip
+                  "--balance", "1", "--encoder-rate", "0",
+                  "--reconstruction", "l1") == 0  # fmt: skip
     before, after = load_checkpoint(first), load_checkpoint(joint / "colorizer.safetensors")
     assert after.backbone == "efficientnet-lite0"
     for key, value in before.segnet.state_dict().items():
         assert torch.equal(after.segnet.state_dict()[key], value), key
+    then, now = (pyramid_of(network.repnet).state_dict() for network in (before, after))
+    moved = {key.split(".")[0] for key in then if not torch.equal(then[key], now[key])}
+    assert moved == {"laterals"}  # the encoder's own rate is 0
     for name in ("mean", "deviation"):
         key = f"repnet.pyramid.laterals.3.0.{name}"
         assert torch.equal(before.state_dict()[key], after.state_dict()[key])

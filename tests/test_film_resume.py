@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from disco_fast.cli import main
-from disco_fast.video import command
+from disco_fast.cli import video as command
+from disco_fast.cli.main import main
 
 av = pytest.importorskip("av")
 

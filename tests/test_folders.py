@@ -19,23 +19,17 @@ import pytest
 import torch
 from PIL import Image
 
-from disco_fast import Colorizer, pipeline
-from disco_fast.cli import main
+from disco_fast import Colorizer
+from disco_fast.cli.coloring import ByNetwork
+from disco_fast.cli.failures import NAME
+from disco_fast.cli.main import main
+from disco_fast.cli.plan import Job, plan
+from disco_fast.cli.steps import Colorizing, Writing
 from disco_fast.console import UsageError
-from disco_fast.files import remove_stale, whole_file
-from disco_fast.folders.coloring import ByNetwork
-from disco_fast.folders.failures import NAME
-from disco_fast.folders.plan import Job, plan
-from disco_fast.folders.steps import Colorizing, Writing
-from disco_fast.image_files import (
-    Pages,
-    Picture,
-    read_image,
-    read_pages,
-    write_image,
-    write_pages,
-)
-from disco_fast.image_mark import SOURCE_TYPE
+from disco_fast.io import pipeline
+from disco_fast.io.atomic import remove_stale, whole_file
+from disco_fast.io.images import Pages, Picture, read_image, read_pages, write_image, write_pages
+from disco_fast.io.mark import SOURCE_TYPE
 from disco_fast.video.tracking import Tracker
 
 QUICK = ["--working-size", "32", "--device", "cpu", "--precision", "fp32"]

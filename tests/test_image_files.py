@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 
-from disco_fast.image_files import ImageFileError, Picture, read_image, write_image
+from disco_fast.io.images import ImageFileError, Picture, read_image, write_image
 
 HEIGHT, WIDTH = 12, 17
 

@@ -11,7 +11,7 @@ import pytest
 USE_AGAIN = """
 import resource, sys, threading
 import torch
-from disco_fast.memory import keep_memory
+from disco_fast.engine.memory import keep_memory
 
 if sys.argv[1] == "keep":
     assert keep_memory()

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from disco_fast.image_files import ImageFileError
-from disco_fast.photographs import Photographs, middle_square, resized, to_lab
+from disco_fast.io.images import ImageFileError
+from disco_fast.io.photographs import Photographs, middle_square, resized, to_lab
 
 COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 255, 0), "c.png": (0, 0, 255)}
 

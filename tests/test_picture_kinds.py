@@ -19,9 +19,10 @@ import pyvips
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from disco_fast import image_mark, tiff_tags
-from disco_fast.image_bounds import Budget
-from disco_fast.image_files import (
+from disco_fast.io import mark as image_mark
+from disco_fast.io import tiff_tags
+from disco_fast.io.bounds import Budget
+from disco_fast.io.images import (
     SUFFIXES,
     ImageFileError,
     Pages,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 import pytest
 
-from disco_fast.pipeline import Limits, Steps, run
+from disco_fast.io.pipeline import Limits, Steps, run
 
 
 class Counting(Steps[int, int, int]):

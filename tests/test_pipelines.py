@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from disco_fast import Colorizer, colorize, ops
 from disco_fast.checkpoints import COMPACT, load_checkpoint
-from disco_fast.cli import main
+from disco_fast.cli.main import main
 from disco_fast.export import MismatchError, export_onnx, networks
-from disco_fast.image_files import Picture, encode_image, read_image, write_image
-from disco_fast.readout import Readout
+from disco_fast.io.images import Picture, encode_image, read_image, write_image
+from disco_fast.model.readout import Readout
 from disco_fast.transforms import Colorize
 
 ROOT = Path(__file__).parents[1]

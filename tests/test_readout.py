@@ -16,8 +16,8 @@ from disco_fast import CheckpointError, Colorizer, load_checkpoint, reference
 from disco_fast.checkpoints import COMPACT, random_network, save_checkpoint
 from disco_fast.color import N_BINS, bin_centers
 from disco_fast.engine import Engine
-from disco_fast.image_files import read_image
-from disco_fast.readout import TEMPERATURE, Readout, official, rebalancing
+from disco_fast.io.images import read_image
+from disco_fast.model.readout import TEMPERATURE, Readout, official, rebalancing
 from disco_fast.transforms import Colorize
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"

@@ -24,8 +24,8 @@ import pytest
 import torch
 
 from disco_fast import Colorizer, colorize
-from disco_fast.image_files import Picture, encode_image
 from disco_fast.integrations.batches import colorized_or_why_not
+from disco_fast.io.images import Picture, encode_image
 
 PORT = 18425
 LARGEST = 50_000  # bytes

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from disco_fast import ops, reference
 from disco_fast.checkpoints import COMPACT, load_checkpoint, save_checkpoint
-from disco_fast.cli import main
+from disco_fast.cli.main import main
 from disco_fast.color import AB_SCALE, N_BINS, bin_centers, nearest_bins
 from disco_fast.features import load_features
-from disco_fast.image_files import ImageFileError
+from disco_fast.io.images import ImageFileError
+from disco_fast.io.photographs import Photographs
 from disco_fast.model import DISCO
-from disco_fast.photographs import Photographs
-from disco_fast.readout import rebalancing
+from disco_fast.model.readout import rebalancing
 from disco_fast.train.losses import (
     L1,
     Distillation,
@@ -479,7 +479,7 @@ import sys, hashlib
 from pathlib import Path
 import torch
 from disco_fast.model import DISCO
-from disco_fast.photographs import Photographs
+from disco_fast.io.photographs import Photographs
 from disco_fast.train.processes import join, leave
 from disco_fast.train.stages import SPixNetStage
 from disco_fast.train.stream import Crops
@@ -539,6 +539,12 @@ COLORIZER = [*QUICK, "--init", str(COMPACT), "--reconstruction", "l1"]
 
 def _train(stage: str, *arguments: str) -> int:
     return main(["train", stage, *arguments])
+
+
+def test_workers_read_beside_a_process_that_has_read(tmp_path: Path) -> None:
+    """It has started libvips's threads, for the frequencies of colours."""
+    rest = ["--workers", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
+    subprocess.run([*COMMAND, *COLORIZER, *rest], env=ONE_THREAD, check=True, timeout=300)
 
 
 def test_every_stage_from_nothing(tmp_path: Path) -> None:

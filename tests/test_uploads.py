@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from disco_fast.image_files import ImageFileError, Picture, decode_image, encode_image
-from disco_fast.uploads import decode_upload, pixels
+from disco_fast.io.images import ImageFileError, Picture, decode_image, encode_image
+from disco_fast.io.uploads import decode_upload, pixels
 
 SHAPE = 37, 53
 GRAY = np.linspace(0, 255, SHAPE[0] * SHAPE[1]).astype(np.uint8).reshape(*SHAPE, 1)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from disco_fast import Colorizer
-from disco_fast.cli import main
-from disco_fast.photographs import to_lab
+from disco_fast.cli.main import main
+from disco_fast.cli.video import PART
+from disco_fast.io.photographs import to_lab
 from disco_fast.video import film
-from disco_fast.video.command import PART
 from disco_fast.video.flow import motion
 from disco_fast.video.tracking import Tracker
 
@@ -216,7 +216,7 @@ def test_parts_of_other_settings_are_not_used(tmp_path: Path, monkeypatch) -> No
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("disco_fast.video.command.join", full)
+        patch.setattr("disco_fast.cli.video.join", full)
         assert main(["video", str(source), "-o", str(target), *QUICK]) == 1
     assert len(list(tmp_path.glob(".out.mp4.disco-fast-*"))) == 1
     assert main(["video", str(source), "-o", str(target), *QUICK, "--seed", "3"]) == 0

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from disco_fast import Analysis, Colorizer
-from disco_fast.cli import main
-from disco_fast.image_files import Picture, read_image, to_tensor, write_image
+from disco_fast.cli.main import main
+from disco_fast.io.images import Picture, read_image, to_tensor, write_image
 
 pytest.importorskip("gradio")
 

@@ -21,7 +21,7 @@ import pytest
 
 from disco_fast import Colorizer
 from disco_fast.console import printable
-from disco_fast.image_files import Picture, read_image, write_image
+from disco_fast.io.images import Picture, read_image, write_image
 
 pytest.importorskip("gradio")
 

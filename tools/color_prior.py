@@ -11,8 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from disco_fast.files import whole_file
-from disco_fast.photographs import Photographs
+from disco_fast.io.atomic import whole_file
+from disco_fast.io.photographs import Photographs
 from disco_fast.train.losses import color_prior
 
 TARGET = Path(__file__).parents[1] / "disco_fast" / "weights" / "color-prior.json"

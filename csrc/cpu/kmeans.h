@@ -231,7 +231,7 @@ inline void kmeans_images(const KMeansArgs& a, int64_t begin, int64_t end) {
   });
 }
 
-// ---- First centers. The generator is a hash of (seed, draw, point); see reference.py, which it
+// ---- First centers. The generator is a hash of (seed, draw, point); see reference/, which it
 // must match.
 
 inline uint32_t mix(uint32_t x) {

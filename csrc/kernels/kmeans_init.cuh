@@ -1,5 +1,5 @@
 // First centers of K-Means. The generator is a hash of (seed, draw, point), the same as in
-// reference.py, so that a draw needs no state and no order.
+// reference/, so that a draw needs no state and no order.
 #pragma once
 
 #include "common.cuh"

@@ -1,5 +1,5 @@
 // The ops: checks, allocation, and the arguments of the kernels, for any backend. Schemas stand in
-// disco_fast/ops.py.
+// disco_fast/ops/.
 //
 // A backend runs the kernels: `run(args, tensor)` for each struct of args.h, where `tensor` is on
 // the device of all the others; `readable(features)`, in a layout that its kernels know;

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import ops
 from ..color import AB_SCALE, nearest_bins, normalize_lightness
 from ..engine import Engine
-from ..photographs import Photographs, middle_square, to_lab
+from ..io.photographs import Photographs, middle_square, to_lab
 
 
 class Row(NamedTuple):

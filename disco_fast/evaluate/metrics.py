@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..features import JUDGE, FeatureNetwork, FeaturesError, load_features
-from ..photographs import to_lab
+from ..io.photographs import to_lab
 
 AXES = 64
 FRECHET = f"Frechet distance (EfficientNet-lite2, {AXES} axes)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_file
+from ..io.atomic import whole_file
 from .colorings import Row
 from .metrics import NAMES
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..color import N_BINS
 from ..engine.folding import fold_spectral_norm
-from ..files import whole_file
+from ..io.atomic import whole_file
 from ..model import DISCO
 from ..model.scale import TOKEN_DIM
 from ..model.transformer import position_encoding

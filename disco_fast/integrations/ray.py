@@ -19,8 +19,8 @@ import numpy as np
 
 from ..colorizer import Colorizer, check_settings
 from ..console import reason
-from ..image_files import Picture, decode_image, to_pixels, to_tensor
-from ..uploads import MEGAPIXELS
+from ..io.images import Picture, decode_image, to_pixels, to_tensor
+from ..io.uploads import MEGAPIXELS
 from .batches import colorized_or_why_not
 
 _NO_PICTURE = np.zeros((0, 0, 3), np.uint8)

@@ -23,9 +23,9 @@ from starlette.responses import Response
 from torch import Tensor
 
 from ..colorizer import Colorizer
-from ..image_files import ImageFileError, Picture, encode_image, to_pixels, to_tensor
-from ..pipeline import Limits as PipelineLimits
-from ..uploads import decode_upload, pixels
+from ..io.images import ImageFileError, Picture, encode_image, to_pixels, to_tensor
+from ..io.pipeline import Limits as PipelineLimits
+from ..io.uploads import decode_upload, pixels
 from .batches import colorized_or_why_not
 
 _log = logging.getLogger("ray.serve")

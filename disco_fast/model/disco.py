@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..color import AB_SCALE, N_BINS, bin_centers
-from ..readout import TEMPERATURE, Readout, official
 from ..reference import MAX_VARIANTS
 from .backbone import Backbone
 from .efficientnet import EfficientNetBackbone
 from .pooling import pool
+from .readout import TEMPERATURE, Readout, official
 from .refinenet import RefineNet
 from .scale import STRIDE, TOKEN_DIM
 from .spixnet import SPixNet

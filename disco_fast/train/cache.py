@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..checkpoints import load_checkpoint, save_checkpoint
 from ..color import AB_SCALE, normalize_lightness
-from ..files import whole_file
+from ..io.atomic import whole_file
 from ..model import DISCO
 from ..model.efficientnet import CHANNELS, gray_picture, pyramid_of
 from ..model.pooling import pool_coarse
 from .pretrained import load_pretrained
-from .stream import Crops, Turns, shuffled
+from .stream import Crops, Turns, batches, shuffled
 
 ROWS, CARD, START = "superpixels.npy", "cache.json", "start.safetensors"
 SCALES = sum(CHANNELS)  # channels of the scales; behind them: a and b over 110, and the size
@@ -65,7 +65,11 @@ class Cache(Dataset[Tensor]):
             )
         self.grid = self.card["size"] // self.card["cell_size"]
         self._rows = np.load(folder / ROWS, mmap_mode="r")
-        self._seed = seed
+        self._folder, self._seed = folder, seed
+
+    def __reduce__(self) -> tuple[type[Cache], tuple[Path, int]]:
+        """Another process maps the file too, instead of being sent gigabytes."""
+        return Cache, (self._folder, self._seed)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -187,9 +191,7 @@ def superpixel_rows(
 def _batches(crops: Crops, done: int, count: int, batch: int, workers: int) -> Iterator[Tensor]:
     turns = [list(turn) for turn in Turns(0, -(-(count - done) // batch), batch)]
     numbers = [[done + n for n in turn if done + n < count] for turn in turns]
-    yield from DataLoader(
-        crops, batch_sampler=numbers, num_workers=workers, generator=torch.Generator()
-    )
+    yield from batches(crops, numbers, workers)
 
 
 def _begin(folder: Path, network: DISCO, card: dict[str, Any], shape: tuple[int, ...]) -> int:

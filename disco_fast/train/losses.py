@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .. import ops
 from ..color import AB_SCALE, BIN_SIZE, N_BINS, bin_centers, nearest_bins
 from ..features import FeatureNetwork
-from ..image_files import ImageFileError
-from ..photographs import Photographs, resized, to_lab
+from ..io.images import ImageFileError
+from ..io.photographs import Photographs, resized, to_lab
 from ..reference import lab_to_rgb
 from .stream import readable
 

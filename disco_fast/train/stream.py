@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..image_files import ImageFileError
-from ..photographs import Photographs, resized, to_lab
+from ..io.images import ImageFileError
+from ..io.photographs import Photographs, resized, to_lab
 
 _MOST_DAMAGED = 16  # photographs in a row, before it is no accident
 
@@ -109,3 +109,25 @@ class Turns(Sampler[list[int]]):
         for step in self._steps:
             start = (step * self._processes + self._rank) * self._batch
             yield list(range(start, start + self._batch))
+
+
+def batches(
+    samples: Dataset[Tensor], turns: Iterable[list[int]], workers: int, pinned: bool = False
+) -> DataLoader[Tensor]:
+    """The batches of numbered samples, read ahead.
+
+    Args:
+        samples: anything that can be pickled.
+        turns: the numbers of each batch.
+        workers: processes that read; 0: this one.
+        pinned: whether batches lie in memory that a GPU copies from at once.
+    """
+    return DataLoader(
+        samples,
+        batch_sampler=turns,  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=pinned,
+        generator=torch.Generator(),  # or it would draw from the global one
+        # libvips has threads, which a forked process lacks and would wait for without end.
+        multiprocessing_context="spawn" if workers else None,
+    )

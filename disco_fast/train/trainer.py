@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints import save_checkpoint
-from ..files import whole_file
+from ..io.atomic import whole_file
 from ..model import DISCO
 from .processes import Processes
 from .stages import Stage
-from .stream import Turns
+from .stream import Turns, batches
 
 STATE, CARD = "state.pt", "card.json"
 _REPORT_EVERY = 10  # steps; on a GPU every report waits for it
@@ -45,7 +45,8 @@ class Schedule:
         clip: largest norm of the gradient, 0 for any.
         average: decay, per step, of the moving average of the weights, which is the result.
         seed: of all that is random.
-        encoder_rate: share of the learning rate at which a pretrained encoder learns.
+        encoder_rate: share of the learning rate at which a pretrained encoder learns; at 0 no
+            gradient of it is computed.
     """
 
     batch: int
@@ -109,6 +110,9 @@ class Trainer:
         self._device = processes.device
         stage.to(self._device)
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if schedule.encoder_rate == 0:
+            for weight in stage.slow_weights():
+                weight.requires_grad_(False)  # most of a step's time is the encoder's gradient
         self._weights = [p for p in stage.parameters() if p.requires_grad]
         self.average = _copy(stage.network)
         self._optimizer = self._make_optimizer()
@@ -208,14 +212,7 @@ class Trainer:
     def _batches(self) -> DataLoader[Tensor]:
         count, rank = self._processes.count, self._processes.rank
         turns = Turns(self.step, self.steps, self.schedule.batch // count, rank, count)
-        on_gpu = self._device.type == "cuda"
-        return DataLoader(
-            self._samples,
-            batch_sampler=turns,
-            num_workers=self._workers,
-            pin_memory=on_gpu,
-            generator=torch.Generator(),  # or it would draw from the global one
-        )
+        return batches(self._samples, turns, self._workers, self._device.type == "cuda")
 
     def _gpus(self) -> list[torch.device]:
         return [self._device] if self._device.type == "cuda" else []

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from .. import ops
 from ..color import AB_SCALE, normalize_lightness
-from ..image_files import ImageFileError
+from ..io.images import ImageFileError
+from ..io.photographs import Photographs, middle_square, to_lab
 from ..model import DISCO
-from ..photographs import Photographs, middle_square, to_lab
 from .processes import Processes
 from .stream import readable
 from .trainer import Trainer

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..opencv import opencv
+from ..io.opencv import opencv
 
 _ALIKE = 4.0  # of L, 0-100: a difference that noise and changing light make
 _OTHER = 12.0  # a difference that they do not make

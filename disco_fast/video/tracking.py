@@ -12,7 +12,7 @@ from .. import ops
 from ..engine import Engine
 from ..engine.batching import enough
 from ..model import Superpixels
-from ..modes import Full
+from ..preprocess import Full
 from .flow import Motion, motion
 
 SMOOTHING = 0.85  # a colour that is wrong in one frame is gone after ten

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..console import UsageError, say
-from ..files import whole_file
+from ..io.atomic import whole_file
 from .joining import Part
 
 

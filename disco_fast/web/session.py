@@ -16,8 +16,8 @@ from ..analysis import Analysis
 from ..anchors import Anchor, Color, Point
 from ..colorizer import Colorizer
 from ..console import printable
-from ..image_files import ImageFileError, Picture, to_pixels, to_tensor, write_image
-from ..uploads import MEGAPIXELS, decode_upload
+from ..io.images import ImageFileError, Picture, to_pixels, to_tensor, write_image
+from ..io.uploads import MEGAPIXELS, decode_upload
 from .drawing import shown
 
 VARIANTS = 3

@@ -1,0 +1,66 @@
+"""Command line options that several commands have: which network, where, and how large it works."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..colorizer import Colorizer
+from ..console import UsageError, positive, reason, say
+
+
+def add_network_options(command: argparse.ArgumentParser) -> None:
+    """Options that `open_colorizer` reads."""
+    add = command.add_argument
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        help="the weights to use, or 'random' for fixed random ones, to try and to time; "
+        "default: the compact network that comes with the package",
+    )
+    add("--device", help="cpu, cuda, cuda:1, ...; default: cuda if there is one")
+    add(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="the arithmetic of the network; default auto, see 'disco-fast info'",
+    )
+
+
+def add_picture_options(command: argparse.ArgumentParser) -> None:
+    """Settings of `Colorizer.colorize` of the same name."""
+    add = command.add_argument
+    add("--seed", type=int, default=0, help="another seed gives other colours; default 0")
+    add(
+        "--working-size",
+        type=positive,
+        default=256,
+        metavar="PIXELS",
+        help="the side of the square that colours are decided on; default 256",
+    )
+    add(
+        "--vividness",
+        type=float,
+        metavar="SHARE",
+        help="from 0, the most likely colours, to 1, vivid ones; default: what suits the weights",
+    )
+
+
+def open_colorizer(arguments: argparse.Namespace) -> Colorizer:
+    """The network that was asked for, announced on standard error.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    checkpoint = arguments.checkpoint
+    try:
+        colorizer = Colorizer(checkpoint, arguments.device, arguments.precision)
+    except (OSError, ValueError) as error:
+        raise UsageError(reason(error)) from error
+    if checkpoint is None:
+        weights = "the compact network of the package"
+    elif checkpoint == "random":
+        weights = "random weights: the colours mean nothing"
+    else:
+        weights = checkpoint
+    say(f"device {colorizer.device}, precision {colorizer.precision}, {weights}")
+    return colorizer

@@ -1,1 +1,0 @@
-"""``disco-fast colorize``: picture files and folders of any number of them."""
