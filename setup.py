@@ -2,7 +2,8 @@
 
 The version carries the built halves as its local label (`0.1.0+cpu.cuda130`, `0.1.0+cpu` without
 nvcc, `0.1.0+reference` without a C++ compiler), so the last line of `pip install .` says which they
-are. pip shows the notice itself with `-v`.
+are. pip shows the notice itself with `-v`. A source distribution, and what is built from one, has
+no label: package indexes take none, and pip wants both to have the same version.
 """
 
 from __future__ import annotations
@@ -119,6 +120,11 @@ class NativeDistribution(Distribution):
         return has_compiler()
 
 
+def is_release() -> bool:
+    """Whether a source distribution is being made or built from."""
+    return "sdist" in sys.argv or (ROOT / "PKG-INFO").exists()
+
+
 NVCC = find_nvcc()
 if has_compiler():
     halves = f"cpu.cuda{cuda_release(NVCC)}" if NVCC else "cpu"
@@ -133,7 +139,7 @@ else:
 build_folder = tempfile.TemporaryDirectory(prefix="disco_fast-build-")
 
 setup(
-    version=f"{VERSION}+{halves}",
+    version=VERSION if is_release() else f"{VERSION}+{halves}",
     options={"build": {"build_base": build_folder.name}},
     ext_modules=extensions,
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness.baselines import need
 from harness.clock import context, default_device
 from harness.inputs import N_ANCHORS, PHOTOGRAPHS, is_size, photographs
 from harness.report import NONE, Report, caption, save, table
 from torch import Tensor
 
 from disco_fast import ops
+from disco_fast._extras import need
 from disco_fast.checkpoints import COMPACT, load_checkpoint
 from disco_fast.color import AB_SCALE
 from disco_fast.engine import Engine
@@ -69,7 +69,7 @@ def colorize(engine: Engine, gray: Tensor, choice: Choice | None = None) -> tupl
 
 def color_difference(first: Tensor, second: Tensor) -> np.ndarray:
     """CIEDE2000 of every pixel, [H,W]."""
-    color = need("skimage.color")
+    color = need("bench", "skimage.color")
     labs = (color.rgb2lab(rgb[0].permute(1, 2, 0).cpu().numpy()) for rgb in (first, second))
     return color.deltaE_ciede2000(*labs).astype(np.float32)
 
@@ -132,7 +132,7 @@ def share(ones: Sequence[bool]) -> float | None:
 
 def measure(device: torch.device, checkpoint: Path, images: int, size: int, folder: Path) -> Report:
     """Every reduced precision of the device."""
-    need("skimage.color")
+    need("bench", "skimage.color")
     network = load_checkpoint(checkpoint)
     exact = Engine(network, "fp32", device)
     gray, made = photographs(images, size, folder)

@@ -35,11 +35,11 @@ import timing
 import torch
 import training
 from harness import plots
-from harness.baselines import need
 from harness.inputs import PHOTOGRAPHS
 from harness.report import RESULTS, ROOT, Report, load, machine, table
 
 from disco_fast import Colorizer
+from disco_fast._extras import need
 from disco_fast.io.images import Picture, read_image, write_image
 from disco_fast.ops import lab_to_rgb, rgb_to_l
 
@@ -158,7 +158,9 @@ SIDE = 1000  # of the screenshot in pixels
 
 def showcase(target: Path) -> None:
     """Input, result and original of four example photographs."""
-    images, drawing, fonts = (need(f"PIL.{name}") for name in ("Image", "ImageDraw", "ImageFont"))
+    images, drawing, fonts = (
+        need("bench", f"PIL.{name}") for name in ("Image", "ImageDraw", "ImageFont")
+    )
     colorizer = Colorizer(device="cpu")
     size = (
         MARGIN + len(NAMES) * (WIDTH + GUTTER) - GUTTER,

@@ -14,12 +14,14 @@ from .checkpoints import CheckpointError, load_checkpoint
 from .colorizer import Colorizer, colorize
 from .engine.memory import keep_memory
 from .model import DISCO, DISCOOutput
+from .options import ColorizeOptions
 
 __all__ = [
     "DISCO",
     "Analysis",
     "Anchor",
     "CheckpointError",
+    "ColorizeOptions",
     "Colorizer",
     "DISCOOutput",
     "__version__",

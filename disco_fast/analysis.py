@@ -1,4 +1,4 @@
-"""What a picture's colours follow from, computed once: to look at, to change, to colour by."""
+"""What a picture's colors follow from, computed once: to look at, to change, to color by."""
 
 from __future__ import annotations
 
@@ -10,62 +10,65 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from . import anchors as files
 from . import ops
-from .anchor_count import count_anchors
-from .anchors import Anchor, Color, Point, Swatch, bin_of, shown
+from .anchors import (
+    Anchor,
+    Color,
+    Point,
+    Swatch,
+    bin_of,
+    count_anchors,
+    from_json,
+    shown,
+    to_json,
+)
 from .color import N_BINS, nearest_bins, rgb_to_lab
 from .engine import Engine
 from .engine.autocast import without_autocast
 from .model import Superpixels
 from .model.readout import check_vividness
+from .options import ColorizeOptions
 from .preprocess import Full, resize
 from .reference import MAX_VARIANTS, TOP_BINS, neighbour_offsets
 
 GivenAnchor: TypeAlias = Anchor | tuple[Point, Color]
 _COLOR = 1.0  # of ab; a picture that nowhere has more is gray
-_LIKE = 8  # superpixels of a reference that give an anchor its colour
+_LIKE = 8  # superpixels of a reference that give an anchor its color
 
 
 class Analysis:
     """A picture after the network's first half, with anchors placed; see `Colorizer.analyze`.
 
     Attributes:
-        anchors: as the network places and colours them, one for each cluster.
+        anchors: as the network places and colors them, one for each cluster.
         superpixels: the network's features; not to be changed.
-        vividness: how the colours are read from the network's distributions.
+        vividness: how the colors are read from the network's distributions.
     """
 
     anchors: tuple[Anchor, ...]
     superpixels: Superpixels
     vividness: float
 
-    def __init__(
-        self,
-        engine: Engine,
-        image: Tensor,
-        mode: Full,
-        n_anchors: int | str,
-        seed: int,
-        vividness: float | None = None,
-    ):
-        self._engine, self._image, self._mode, self._seed = engine, image.detach(), mode, seed
-        self._lightness, self._gray = mode.read(self._image[None], engine.device)
+    def __init__(self, engine: Engine, image: Tensor, options: ColorizeOptions):
+        self._engine, self._image, self._seed = engine, image.detach(), options.seed
+        self._mode = Full(options.working_size, engine.network.stride)
+        self._lightness, self._gray = self._mode.read(self._image[None], engine.device)
         self.superpixels = engine.superpixels(self._gray)
         count = self.superpixels.tokens.shape[1]
         self._segments = _segments(self.superpixels.association, engine.network.cell_size)
         self._means = _means(50 + 50 * self._gray[0, 0].cpu(), self._segments, count)
         self._logits = engine.color_logits(self.superpixels)
         tokens = self.superpixels.color_tokens
+        n_anchors = options.n_anchors
         if n_anchors == "auto":
-            n_anchors = count_anchors(tokens, seed)
-        k = min(int(n_anchors), count)
-        placed = engine.place(self.superpixels, k, seed=seed)
+            n_anchors = count_anchors(tokens, options.seed)
+        placed = engine.place(self.superpixels, min(int(n_anchors), count), seed=options.seed)
         self._labels, self._index = placed.labels[0].cpu(), placed.index
+        vividness = options.vividness
         self._read(engine.network.readout.vividness if vividness is None else vividness)
 
     def _read(self, vividness: float) -> None:
-        """Read the anchors' colours."""
+        """Read the anchors' colors."""
         self.vividness, offset = vividness, self._engine.offset(vividness)
         self._probability = (self._logits[0] + offset).softmax(dim=-1).cpu()
         bins = self._engine.colors(self.superpixels, self._index, MAX_VARIANTS, offset)
@@ -81,7 +84,7 @@ class Analysis:
         return self._image.shape[2], self._image.shape[1]
 
     def at(self, vividness: float) -> Analysis:
-        """This analysis at another vividness: the same anchors, in other colours.
+        """This analysis at another vividness: the same anchors, in other colors.
 
         Args:
             vividness: as for `Colorizer.colorize`.
@@ -95,7 +98,7 @@ class Analysis:
         return other
 
     def own(self, anchor: Anchor) -> Anchor:
-        """An anchor in the colour that the network gives it, at this vividness."""
+        """An anchor in the color that the network gives it, at this vividness."""
         return self._make(anchor.superpixel, None, anchor.pixel)
 
     def anchor(self, point: Point, color: Color | None = None) -> Anchor:
@@ -106,7 +109,7 @@ class Analysis:
             color: the network's own if None.
 
         Raises:
-            ValueError: the point is outside the picture, or that is no colour.
+            ValueError: the point is outside the picture, or that is no color.
         """
         place = self._superpixel_at(point)
         return self._make(place, None if color is None else bin_of(color), point)
@@ -115,7 +118,7 @@ class Analysis:
     def colorize(
         self, anchors: Sequence[GivenAnchor] | None = None, *, vividness: float | None = None
     ) -> Tensor:
-        """Colour the picture by anchors; only what depends on them is computed.
+        """Color the picture by anchors; only what depends on them is computed.
 
         Args:
             anchors: of this analysis, or ((x, y), color) pairs; the network's own if None.
@@ -126,7 +129,7 @@ class Analysis:
 
         Raises:
             TypeError, ValueError: none at all, two of them in one superpixel, or one that does not
-                fit; or a vividness with anchors, which have their colours.
+                fit; or a vividness with anchors, which have their colors.
         """
         if vividness is not None:
             if anchors is not None:
@@ -160,7 +163,7 @@ class Analysis:
         return chosen
 
     def variants(self, count: int, temperature: float = 1.0) -> list[tuple[Anchor, ...]]:
-        """Colours for the anchors, `count` times.
+        """Colors for the anchors, `count` times.
 
         The first is the anchors' own, the next two are unlike it, as published (section 4.3). Any
         more are drawn from each anchor's distribution at this vividness.
@@ -180,20 +183,20 @@ class Analysis:
         return sets
 
     def anchors_from(self, reference: Analysis) -> tuple[Anchor, ...]:
-        """The anchors in the colours of a photograph that shows something like it.
+        """The anchors in the colors of a photograph that shows something like it.
 
-        An anchor gets the mean chroma of those superpixels of the reference whose colour tokens
-        are most like its own: what the network would colour alike.
+        An anchor gets the mean chroma of those superpixels of the reference whose color tokens
+        are most like its own: what the network would color alike.
 
         Args:
-            reference: the analysis of a photograph in colour, by the same `Colorizer`.
+            reference: the analysis of a photograph in color, by the same `Colorizer`.
 
         Raises:
-            ValueError: the reference has no colours.
+            ValueError: the reference has no colors.
         """
         colors = reference._chroma()
         if colors is None:
-            raise ValueError("reference: expected a picture in colour, got a gray one")
+            raise ValueError("reference: expected a picture in color, got a gray one")
         places = [anchor.superpixel for anchor in self.anchors]
         mine = self.superpixels.color_tokens[0, places].float()
         distance = torch.cdist(mine, reference.superpixels.color_tokens[0].float()).cpu()
@@ -212,7 +215,7 @@ class Analysis:
     def to_json(self, anchors: Sequence[GivenAnchor] | None = None) -> str:
         """Anchors as text; the network's own if None. See `anchors.to_json`."""
         chosen = self.anchors if anchors is None else self.resolved(anchors)
-        return files.to_json(chosen, *self.size)
+        return to_json(chosen, *self.size)
 
     def from_json(self, text: str) -> tuple[Anchor, ...]:
         """Anchors from text that `to_json` or a person wrote; see `anchors.from_json`.
@@ -221,7 +224,7 @@ class Analysis:
             ValueError: not such a text, or an anchor does not fit.
         """
         width, height = self.size
-        read = files.from_json(text, width, height, most=len(self._probability))
+        read = from_json(text, width, height, most=len(self._probability))
         return self.resolved(
             [self._make(self._superpixel_at(point), color, point) for point, color in read]
         )
@@ -262,7 +265,7 @@ class Analysis:
         return x * width / columns, y * height / rows
 
     def _chroma(self) -> Tensor | None:
-        """Mean ab of the picture's own colours in every superpixel, [P,2]; None if it is gray."""
+        """Mean ab of the picture's own colors in every superpixel, [P,2]; None if it is gray."""
         if self._image.shape[0] == 1:
             return None
         pixels = self._image.cpu()

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ._extras import need
 from .checkpoints import load_checkpoint
+from .io.atomic import give_name
 
 OFFICIAL = {
     "disco": "1J4vB6kG4xBLUUKpXr5IhnSSa4maXgRvQ",
@@ -106,7 +108,8 @@ def fetch(url: str, target: Path, check: Callable[[Path], None], largest: int = 
         largest: bytes of the content; of more than that nothing is kept.
 
     Raises:
-        DownloadError: gdown is not installed, nothing came, too much came, or ``check`` refused
+        MissingExtraError: gdown is not installed.
+        DownloadError: nothing came, too much came, or ``check`` refused
             what came or what is there.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +141,8 @@ def _fetch(url: str, target: Path, check: Callable[[Path], None], largest: int) 
     except ValueError as error:
         unchecked.unlink()
         raise DownloadError(f"what came from {url} is thrown away: {error}") from error
-    os.replace(unchecked, target)
+    give_name(unchecked, target, replace=False)
+    unchecked.unlink(missing_ok=True)  # a link of its own where names are given by links
 
 
 class _UndeliveredError(Exception):
@@ -151,14 +155,7 @@ class _TooLargeError(Exception):
 
 def _receive(url: str, path: Path, largest: int) -> None:
     """Have gdown write the content of an address to a file, through one named ``path``*.part."""
-    try:
-        import gdown
-        from requests.exceptions import ConnectionError, Timeout
-    except ImportError as error:
-        raise DownloadError(
-            "gdown is missing, which downloads from Google Drive: "
-            "python -m pip install 'disco_fast[download]'"
-        ) from error
+    gdown, requests = need("download", "gdown"), need("download", "requests")
 
     def watch(received: int, total: int | None) -> None:
         if max(received, total or 0) > largest:
@@ -174,7 +171,7 @@ def _receive(url: str, path: Path, largest: int) -> None:
             log_messages={"start": "", "output": ""},
             timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS),
         )
-    except (ConnectionError, Timeout) as error:
+    except (requests.ConnectionError, requests.Timeout) as error:
         raise _UndeliveredError(f"there is no connection ({error})") from error
     except gdown.exceptions.FileURLRetrievalError as error:
         raise _UndeliveredError("Google Drive does not hand the file out now") from error

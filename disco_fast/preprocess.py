@@ -1,4 +1,4 @@
-"""From a picture to what the network sees, and from the network's chroma to a picture: two ways."""
+"""From an image to what the network sees, and from the network's chroma back to an image."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from . import ops
 from .color import AB_SCALE, normalize_lightness
 from .io.opencv import opencv
+from .options import ColorizeOptions
 
 REFERENCE_SIDE = 256  # the official script stretches every picture to this
 _LONGEST = 4  # a working picture's side is at most this many working sizes
@@ -21,7 +22,7 @@ class Full:
     """Mode "full": the picture's own size and lightness.
 
     Args:
-        working_size: side of a square as large as the picture on which colour is predicted.
+        working_size: side of a square as large as the picture on which color is predicted.
         stride: of the network.
     """
 
@@ -29,12 +30,8 @@ class Full:
         self._working_size, self._stride = working_size, stride
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size at which colour is predicted."""
+        """Size at which color is predicted."""
         return working_shape(height, width, self._working_size, self._stride)
-
-    def result_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the result."""
-        return height, width
 
     def first_centers(self, n_anchors: int, count: int, seed: int) -> Tensor | None:
         """Superpixels, of `count`, that are the first cluster centers; None: the network draws."""
@@ -79,10 +76,6 @@ class Reference:
         """256x256."""
         return REFERENCE_SIDE, REFERENCE_SIDE
 
-    def result_shape(self, height: int, width: int) -> tuple[int, int]:
-        """256x256."""
-        return REFERENCE_SIDE, REFERENCE_SIDE
-
     def first_centers(self, n_anchors: int, count: int, seed: int) -> Tensor | None:
         """[K] int64, drawn as after `numpy.random.seed(seed)`."""
         draw = np.random.RandomState(seed % 2**32).choice(count, n_anchors, replace=False)
@@ -102,8 +95,18 @@ class Reference:
         return torch.stack([_reference_rgb(*pair, dtype) for pair in pairs])
 
 
+def preprocessing(options: ColorizeOptions, stride: int) -> Full | Reference:
+    """The way there and back of a mode.
+
+    Args:
+        options: the mode, and its working size.
+        stride: of the network.
+    """
+    return Full(options.working_size, stride) if options.mode == "full" else Reference()
+
+
 def working_shape(height: int, width: int, working_size: int, stride: int) -> tuple[int, int]:
-    """Size at which colour is predicted: about working_size^2 pixels, the same aspect ratio.
+    """Size at which color is predicted: about working_size^2 pixels, the same aspect ratio.
 
     Sides are multiples of `stride`. No side is shorter than `stride` or longer than four working
     sizes, so that a strip of 1x8000 costs no more than a photograph.

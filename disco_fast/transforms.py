@@ -1,15 +1,19 @@
-"""Colour as a step of a data pipeline, after the rules of torchvision's transforms v2."""
+"""Color as a step of a data pipeline, after the rules of torchvision's transforms v2."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
-from .colorizer import check_settings, colorize
+from .colorizer import colorize
+from .options import AnchorSettings, ColorizeOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Colorize(nn.Module):
@@ -20,13 +24,10 @@ class Colorize(nn.Module):
     comes.
 
     Args:
-        checkpoint: as for `disco_fast.colorize`, like the rest.
-        n_anchors: see there.
-        seed: see there.
-        working_size: see there.
-        vividness: see there.
-        precision: see there.
-        device: see there; on a GPU only in the main process.
+        checkpoint: as for `disco_fast.colorize`.
+        precision: as for `disco_fast.colorize`.
+        device: as for `disco_fast.colorize`; a GPU only in the main process.
+        settings: `ColorizeOptions` by name; one variant in mode "full".
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -36,24 +37,14 @@ class Colorize(nn.Module):
         self,
         checkpoint: str | Path | None = None,
         *,
-        n_anchors: int | str = 8,
-        seed: int = 0,
-        working_size: int = 256,
-        vividness: float | None = None,
         precision: str = "auto",
         device: torch.device | str | None = None,
+        **settings: Unpack[AnchorSettings],
     ):
         super().__init__()
-        check_settings(n_anchors, 1, seed, working_size, "full", vividness=vividness)
-        self.settings: dict[str, Any] = {
-            "checkpoint": checkpoint,
-            "n_anchors": n_anchors,
-            "seed": seed,
-            "working_size": working_size,
-            "vividness": vividness,
-            "precision": precision,
-            "device": device,
-        }
+        ColorizeOptions(**settings).only("in a transform", mode="full", variants=1)
+        network = {"checkpoint": checkpoint, "precision": precision, "device": device}
+        self.settings: dict[str, Any] = {**network, **settings}
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB of the same dtype, device, leading dimensions and size.
@@ -66,7 +57,7 @@ class Colorize(nn.Module):
         where = torch.device(device) if device is not None else getattr(image, "device", None)
         if where is not None and where.type == "cuda" and get_worker_info() is not None:
             raise RuntimeError(
-                f"device: expected the CPU in a worker of a DataLoader, got {where}; colour on a"
+                f"device: expected the CPU in a worker of a DataLoader, got {where}; color on a"
                 " GPU what the loader gives"
             )
         return colorize(image, **self.settings)

@@ -25,6 +25,21 @@ def pytest_report_header() -> str:
     return checkout.tested()
 
 
+def pytest_configure() -> None:
+    """Processes that test side by side share the cores."""
+    if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is dear run in one process: Ray, or the fixtures of a file."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "backend" not in fixtures and "device" not in fixtures:
+            group = "ray" if "ray" in fixtures else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 def need_gpu() -> None:
     """Skip, or fail, where the CUDA kernels cannot run."""
     half = _library.halves()[1]
@@ -45,6 +60,13 @@ class OnGPU:
             return _pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, function(*args, **kwargs))
 
         return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emulated_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where the emulated kernels are built, once for all processes that test side by side."""
+    own = tmp_path_factory.getbasetemp()
+    emulated.folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "emulated"
 
 
 @pytest.fixture

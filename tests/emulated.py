@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from disco_fast import ops
 
@@ -20,6 +20,8 @@ SOURCE = Path(__file__).parent / "native"
 TOOLS = ("cmake", "ninja", "c++")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 REASON = f"needs {', '.join(MISSING)}"
+
+folder = Path()  # of the library; set by conftest.py, for all processes that test side by side
 
 
 class Order(IntEnum):
@@ -51,13 +53,15 @@ def build(folder: Path, target: str, **settings: object) -> Path:
 
 @cache
 def library():
-    """The namespace `torch.ops.disco_fast_emulated`, built and loaded once."""
+    """The namespace `torch.ops.disco_fast_emulated`, loaded once, and built by the first."""
     for name, schema in ops.SCHEMAS.items():
         torch.library.define(f"disco_fast_emulated::{name}", schema)
-    with tempfile.TemporaryDirectory() as folder:
-        torch_folder = torch.__path__[0]
-        path = build(Path(folder), "disco_fast_emulated", TORCH_DIR=torch_folder)
-        torch.ops.load_library(str(path))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        built = folder / "disco_fast_emulated.so"
+        if not built.exists():
+            build(folder, "disco_fast_emulated", TORCH_DIR=torch.__path__[0]).rename(built)
+        torch.ops.load_library(str(built))
     return torch.ops.disco_fast_emulated
 
 

@@ -41,6 +41,7 @@ def write_film(
     container: str | None = None,
     codec: str = "libx264",
     last: int = 0,
+    rate: int = RATE,
 ) -> Path:
     """A film of gray frames, its times in hundredths of a second, with a tone of the same length.
 
@@ -48,15 +49,16 @@ def write_film(
     """
     with av.open(str(path), "w", format=container) as output:
         options = {"crf": "10", "bf": "0" if last else "3"} if codec == "libx264" else {}
-        video = output.add_stream(codec, rate=RATE, options=options)
+        video = output.add_stream(codec, rate=rate, options=options)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if codec == "libx264" and container is None:
             video.codec_context.time_base = Fraction(1, 100)
             video.codec_context.flags |= _DURATIONS
         sound = output.add_stream(audio, rate=44100, layout="mono") if audio else None
-        times = range(0, 4 * len(frames), 4) if times is None else times
-        ends = [*times[1:], times[-1] + (last or 4)]
+        step = 100 // rate
+        times = range(0, step * len(frames), step) if times is None else times
+        ends = [*times[1:], times[-1] + (last or step)]
         for gray, when, end in zip(frames, times, ends, strict=True):
             frame = gray_frame(gray)
             frame.pts, frame.duration, frame.time_base = when, end - when, Fraction(1, 100)

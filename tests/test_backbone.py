@@ -17,8 +17,8 @@ from disco_fast.checkpoints import load_checkpoint, random_network, save_checkpo
 from disco_fast.cli.main import main
 from disco_fast.color import AB_SCALE, normalize_lightness
 from disco_fast.engine import Engine
-from disco_fast.engine.packing import PackedConvolution
-from disco_fast.engine.preparation import NAMES
+from disco_fast.engine.convolutions import PackedConvolution
+from disco_fast.engine.prepared import REWRITES
 from disco_fast.export import export_onnx
 from disco_fast.features import load_features
 from disco_fast.io.photographs import Photographs
@@ -93,10 +93,10 @@ def test_projecting_and_pooling_change_places(network: DISCO, lab: Tensor):
     torch.testing.assert_close(rows[..., -1], superpixels.size.flatten(1))
 
 
-@pytest.mark.parametrize("names", [["standardization"], ["packing"], list(NAMES)], ids=str)
+@pytest.mark.parametrize("names", [["standardization"], ["packing"], list(REWRITES)], ids=str)
 def test_rewrites_are_exact(network: DISCO, names: list[str]):
     gray = torch.linspace(0, 5, 64)[:, None].sin() * torch.linspace(0, 7, 96).cos()
-    without = set(NAMES) - {"spectral norm", *names}
+    without = set(REWRITES) - {"spectral norm", *names}
     with torch.inference_mode():
         published = network(gray[None, None], 4)
     prepared = Engine(network, "fp32", without=without)(gray[None, None], 4)

@@ -17,15 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from disco_fast import Colorizer
 from disco_fast.checkpoints import random_network
-from disco_fast.colorizer import _Call, _Settings
 from disco_fast.engine import Engine
 from disco_fast.engine.batching import (
-    Batches,
     activation_bytes,
     enough,
     fitting,
     free_bytes,
+    full_bytes,
     out_of_memory,
+    retry_smaller,
 )
 
 CPU = torch.device("cpu")
@@ -81,13 +81,13 @@ def test_activation_bytes_are_those_that_live(width: float, precision: str, vari
 def test_a_picture_takes_no_more_than_is_reckoned_with(dtype: torch.dtype, variants: int):
     colorizer = Colorizer(device="cpu", precision="fp32")
     engine, image = colorizer._engine, torch.zeros(3, 600, 800, dtype=dtype)
-    settings = {"n_anchors": 4, "variants": variants, "seed": 0, "working_size": 32, "mode": "full"}
+    settings = {"n_anchors": 4, "variants": variants, "working_size": 32}
     colorizer.colorize(image, **settings)
     with LiveBytes([*engine.state_dict().values(), engine.network._bin_centers]) as live:
         colorizer.colorize(image, **settings)
-    call = _Call(engine, [image], _Settings(**settings))
-    ((shape, places),) = call.places().items()
-    reckoned = call.most_bytes(places, shape[0] * shape[1] * variants)
+    rows, columns = colorizer.working_shape(600, 800, 32)
+    network = rows * columns * variants * activation_bytes(engine.network.width, "fp32")
+    reckoned = full_bytes(image[None], variants) + network
     # The picture itself is not on its way to a GPU here.
     assert 0.5 * reckoned < live.most <= reckoned
 
@@ -138,12 +138,14 @@ def test_other_errors_are_none(work):
 def test_other_errors_are_not_tried_again():
     tried = []
 
-    def compute(batch):
-        tried.append(list(batch))
-        raise ValueError("no")
+    def compute() -> None:
+        for attempt in retry_smaller(range(8), 4, {}, "kind", "memory"):
+            with attempt as batch:
+                tried.append(list(batch))
+                raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        Batches().run(range(8), compute, 4, "kind", str)
+        compute()
     assert tried == [[0, 1, 2, 3]]
 
 
@@ -152,7 +154,9 @@ def test_other_errors_are_not_tried_again():
 )
 def test_last_batches_have_few_sizes_too(count: int, sizes: list[int]):
     tried: list[int] = []
-    Batches().run(range(count), lambda batch: tried.append(len(batch)), 8, "kind", str)
+    for attempt in retry_smaller(range(count), 8, {}, "kind", "memory"):
+        with attempt as batch:
+            tried.append(len(batch))
     assert tried == sizes
 
 
@@ -191,32 +195,28 @@ def limit(megabytes):
 @ON_LINUX
 def test_batches_are_halved_when_memory_runs_out():
     said = limited("""
-from disco_fast.engine.batching import Batches
-tried = []
-def compute(batch):
-    tried.append([*batch])
-    torch.empty(len(batch) << 26, dtype=torch.uint8)
-    tried.append("done")
-def sizes(*arguments):
+from disco_fast.engine.batching import retry_smaller
+fitted = {}
+def sizes(items, at_once, kind, megabytes):
     tried.clear()
-    batches.run(*arguments, str)
+    for attempt in retry_smaller(items, at_once, fitted, kind, "this memory"):
+        with attempt as batch:
+            tried.append([*batch])
+            torch.empty(len(batch) * megabytes << 20, dtype=torch.uint8)
+            tried.append("done")
     return list(tried)
-batches = Batches()
+tried = []
 limit(450)  # room for 4 of 64 MB, not for 8, whatever threads take besides
 said = [
-    sizes(range(9), compute, 8, "kind"),
-    sizes(range(5), compute, 8, "kind"),
-    sizes(range(1), compute, 8, "kind"),
-    sizes(range(8), compute, 8, "another"),
+    sizes(range(9), 8, "kind", 64),
+    sizes(range(5), 8, "kind", 64),
+    sizes(range(1), 8, "kind", 64),
+    sizes(range(8), 8, "another", 64),
 ]
-def too_much(batch):
-    tried.append(len(batch))
-    torch.empty(len(batch) << 29, dtype=torch.uint8)
-tried.clear()
 try:
-    batches.run("abcd", too_much, 4, "third", "{} is too large".format)
+    sizes("abcd", 4, "third", 512)
 except MemoryError as error:
-    said += [tried, str(error), type(error.__cause__).__name__]
+    said += [[len(batch) for batch in tried], str(error), type(error.__cause__).__name__]
 print(json.dumps(said))
 """)
     first, second = [0, 1, 2, 3], [4, 5, 6, 7]
@@ -226,7 +226,7 @@ print(json.dumps(said))
         [[0], "done"],
         [[*first, *second], first, "done", second, "done"],
         [4, 2, 1],
-        "a is too large",
+        "a does not fit into this memory",
         "RuntimeError",
     ]
 
@@ -247,7 +247,7 @@ except MemoryError as error:
 print(json.dumps([said, torch.equal(colorizer.colorize(small, working_size=64), before)]))
 """)
     message = (
-        "a picture of 5000 x 6000 pixels does not fit into the memory of cpu at working_size 64: "
-        "choose a smaller working_size, or a smaller picture"
+        "an image of 5000 x 6000 pixels does not fit into the memory of cpu at working_size 64: "
+        "choose a smaller working_size, or a smaller image"
     )
     assert said == [message, True]

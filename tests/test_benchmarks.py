@@ -24,6 +24,7 @@ from harness import baselines, inputs, plots, published, stages, vectorized
 from test_every_op import check
 
 from disco_fast import ops, reference
+from disco_fast._extras import MissingExtraError
 from disco_fast.checkpoints import random_network
 from disco_fast.engine import Engine
 
@@ -262,7 +263,7 @@ def test_documents_are_rendered_and_staleness_is_found(
     assert render.main([]) == 0  # nothing to draw
     (root / "docs/images/speed.svg").write_text("<svg/>")
     assert render.main(["--check"]) == 1
-    with pytest.raises(baselines.LeftOutError, match=r"matplotlib .*disco_fast\[bench\]"):
+    with pytest.raises(MissingExtraError, match=r"matplotlib .*disco_fast\[bench\]"):
         render.main([])
 
 
@@ -494,7 +495,7 @@ def test_differences_are_summarised_by_picture_and_by_pixel() -> None:
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setitem(sys.modules, "skimage.color", None)
-    with pytest.raises(baselines.LeftOutError, match=r"skimage .*disco_fast\[bench\]"):
+    with pytest.raises(MissingExtraError, match=r"skimage .*disco_fast\[bench\]"):
         precision.main(["--images", "1", "--size", "64", "--device", "cpu"])
 
 

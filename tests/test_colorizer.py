@@ -6,6 +6,7 @@ import copy
 import mmap
 import pickle
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -17,9 +18,10 @@ from torch import Tensor
 
 import disco_fast
 from disco_fast import Colorizer, ops
+from disco_fast import colorizer as module
 from disco_fast.checkpoints import COMPACT, load_checkpoint
-from disco_fast.colorizer import _Call, _Settings, working_shape
 from disco_fast.engine.precision import cpu_has_bf16, resolve
+from disco_fast.preprocess import working_shape
 
 DATA = Path(__file__).parent / "data"
 QUICK = {"working_size": 64}
@@ -129,24 +131,25 @@ def test_many_sizes_at_once_are_each_alone(precision: str, settings: dict):
 @pytest.mark.parametrize(
     "settings", [{}, {"variants": 2, "seed": 5}, {"mode": "reference"}], ids=str
 )
-def test_one_forward_pass_for_each_working_shape(colorizer: Colorizer, settings: dict):
-    """As on a GPU; on a CPU `Colorizer` takes pictures one by one."""
-    images = assorted()
-    every = _Settings(
-        **{"n_anchors": 4, "variants": 1, "seed": 0, "mode": "full"} | settings | QUICK
-    )
-    call, passes = _Call(colorizer._engine, images, every), []
+def test_images_of_one_working_shape_share_passes(
+    colorizer: Colorizer, settings: dict, monkeypatch: pytest.MonkeyPatch
+):
+    """As on a GPU, in powers of two; on a CPU `Colorizer` takes images one by one."""
+    images, passes = assorted(), []
+    every = {"n_anchors": 4, "mode": "full"} | settings | QUICK
     network = colorizer._engine.network
     hook = network.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0]))
-    with hook:
-        for places in call.places().values():
-            call.compute(places)
-    pictures = sum(image.shape[:-3].numel() for image in images)
-    shapes = {working_shape(*image.shape[-2:], 64, 16) for image in images}
-    assert len(passes) == (len(shapes) if every.mode == "full" else 1)
-    assert sum(map(len, passes)) == pictures
-    for image, result in zip(images, call.results(), strict=True):
-        alone = colorizer.colorize(image, **every._asdict())
+    with hook, monkeypatch.context() as as_on_a_gpu:
+        as_on_a_gpu.setattr(module, "enough", lambda device, pixels: 16)
+        results = colorizer.colorize_all(images, **every)
+    counts: Counter[object] = Counter()
+    for image in images:
+        full = every["mode"] == "full" and working_shape(*image.shape[-2:], 64, 16)
+        counts[full] += image.shape[:-3].numel()
+    assert len(passes) == sum(count.bit_count() for count in counts.values())
+    assert sum(map(len, passes)) == counts.total()
+    for image, result in zip(images, results, strict=True):
+        alone = colorizer.colorize(image, **every)
         assert (result.dtype, result.shape) == (alone.dtype, alone.shape)
         scale = 255 if image.is_floating_point() else 1
         # Convolutions round differently, which shows as one step of a byte, twice where cut off.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from disco_fast import DISCO, ops
 from disco_fast.color import bin_centers
-from disco_fast.engine.encoders import encode_at_once
+from disco_fast.engine.prepared import REWRITES, PreparedDISCO
 
 # Pixels of a recorded picture whose two best candidates differ by less than 1e-6; fp32 errs by 2e-6
 # there, in another way for each order of summation.
@@ -150,8 +150,8 @@ def test_cuda_encoders_of_the_network_at_once(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     gray, golden = small_golden("diverse")
-    rewritten = untrained()
-    rewritten.load_state_dict(golden_state(), strict=True)
-    encode_at_once(rewritten.eval().requires_grad_(False))
-    output = run(rewritten.cuda(), gray, golden["kmeans_init"], 3)
+    published = untrained()
+    published.load_state_dict(golden_state(), strict=True)
+    rewritten = PreparedDISCO(published, "fp32", "cuda", without=set(REWRITES) - {"encoders"})
+    output = run(rewritten, gray, golden["kmeans_init"], 3)
     check(output, golden, SAMPLED, UNDECIDED)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from disco_fast._extras import MissingExtraError
 from disco_fast.checkpoints import COMPACT, load_checkpoint
 from disco_fast.download import (
     OFFICIAL,
@@ -189,7 +190,7 @@ def test_the_server_has_no_such_file(server, tmp_path):
 
 def test_without_gdown_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gdown", None)  # import fails, as where it is not installed
-    with pytest.raises(DownloadError, match=r"disco_fast\[download\]"):
+    with pytest.raises(MissingExtraError, match=r"disco_fast\[download\]"):
         fetch("http://127.0.0.1/", tmp_path / "weights.safetensors", accept)
 
 

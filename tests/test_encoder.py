@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from disco_fast import DISCO, ops, reference
-from disco_fast.engine.encoders import EncoderAtOnce, encode_at_once
+from disco_fast.engine.prepared import REWRITES, EncoderAtOnce, PreparedDISCO
 from disco_fast.model.transformer import TokenEncoder, position_encoding
 
 cases = pytest.mark.parametrize("case", ENCODER_CASES, ids=str)
@@ -204,8 +204,7 @@ def test_kernels_check_for_themselves(request: pytest.FixtureRequest, where: str
 def rewritten() -> DISCO:
     network = untrained()
     network.load_state_dict(golden_state(), strict=True)
-    encode_at_once(network.requires_grad_(False).eval())
-    return network
+    return PreparedDISCO(network, "fp32", without=set(REWRITES) - {"encoders"})
 
 
 @pytest.mark.parametrize(

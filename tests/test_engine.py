@@ -13,9 +13,8 @@ from torch import nn
 from disco_fast import DISCO
 from disco_fast.checkpoints import random_network
 from disco_fast.engine import Engine
-from disco_fast.engine.packing import PackedConvolution
-from disco_fast.engine.preparation import NAMES, prepare
-from disco_fast.engine.upsampling import MergedUpBlock, merged
+from disco_fast.engine.convolutions import MergedUpBlock, PackedConvolution, merged
+from disco_fast.engine.prepared import REWRITES, PreparedDISCO
 from disco_fast.model.refinenet import UpBlock
 from disco_fast.model.transformer import TokenEncoder
 
@@ -38,13 +37,13 @@ def picture(images: int = 2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("variants", [1, 3])
-@pytest.mark.parametrize("names", [[name] for name in NAMES] + [list(NAMES)], ids=str)
+@pytest.mark.parametrize("names", [[name] for name in REWRITES] + [list(REWRITES)], ids=str)
 def test_rewrites_are_exact(network: DISCO, names: list[str], variants: int):
     gray, init = picture(), torch.arange(6).repeat(2, 1) * 5
     with torch.inference_mode():
         published = network(gray, 6, init, variants)
     # Without spectral norm folded the weights are not yet what the others read.
-    without = set(NAMES) - {"spectral norm", *names}
+    without = set(REWRITES) - {"spectral norm", *names}
     prepared = Engine(network, "fp32", without=without)(gray, 6, init, variants)
     for name in EXACT:
         assert torch.equal(getattr(prepared, name), getattr(published, name)), name
@@ -59,7 +58,7 @@ def kinds(network: nn.Module, kind: type) -> int:
 
 def test_each_rewrite_does_its_work():
     network = random_network(0.25)
-    plain = Engine(network, "fp32", without=NAMES).network
+    plain = Engine(network, "fp32", without=REWRITES).network
     assert any(hasattr(module, "weight_orig") for module in plain.modules())
     assert kinds(plain.segnet, nn.BatchNorm2d) > 10
     prepared = Engine(network, "fp32").network
@@ -95,7 +94,7 @@ def test_the_network_given_is_not_changed():
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-@pytest.mark.parametrize("names", [[], list(NAMES)], ids=["prepared", "plain"])
+@pytest.mark.parametrize("names", [[], list(REWRITES)], ids=["prepared", "plain"])
 def test_the_engine_does_not_change_with_the_network_given(names: list[str]):
     network, gray = random_network(0.25), picture(1)
     engine = Engine(network, "fp32", without=names)
@@ -150,4 +149,4 @@ def test_upsampling_and_convolution_are_one_transposed_convolution(
 
 def test_unknown_rewrites_are_refused():
     with pytest.raises(ValueError, match=r"without: expected names out of spectral norm, .*magic"):
-        prepare(random_network(0.25), "fp32", without=["magic"])
+        PreparedDISCO(random_network(0.25), "fp32", without=["magic"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -465,6 +466,24 @@ class TestCommand:
             cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(photograph, pixels[::-1]))
         assert main(["evaluate", "--truth", str(folder), "--size", "0", "--anchors", "2"]) == 0
         assert f"{FRECHET} is left out" in capsys.readouterr().out
+
+    def test_a_damaged_photograph_is_left_out_and_named(self, tmp_path, capsys):
+        for name in ("coffee", "rocket"):
+            content = (PHOTOGRAPHS / f"{name}.jpg").read_bytes()
+            (tmp_path / f"{name}.jpg").write_bytes(content)
+            (tmp_path / f"cut-{name}.jpg").write_bytes(content[: len(content) // 2])
+        os.mkfifo(tmp_path / "pipe.jpg")
+        target = tmp_path / "figures.json"
+        options = ["--size", "64", "--anchors", "2", "--json", str(target)]
+        assert main(["evaluate", "--truth", str(tmp_path), *options]) == 1
+        said = capsys.readouterr().err
+        assert said.count("left out: ") == 2
+        assert "cut-coffee.jpg" in said
+        assert json.loads(target.read_text())["settings"]["photographs"] == 2
+        for name in ("coffee", "rocket"):
+            (tmp_path / f"{name}.jpg").write_bytes(b"damaged")
+        assert main(["evaluate", "--truth", str(tmp_path), *options]) == 1
+        assert "none of 4 photographs can be read" in capsys.readouterr().err
 
     def test_enough_pictures_have_a_frechet_distance(self, tmp_path):
         """Of crops of photographs: true anchors' colours are nearer the originals than gray."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from disco_fast import features
+from disco_fast._extras import MissingExtraError
 from disco_fast.features import FEATURES, FeaturesError, load_features
 from disco_fast.io.photographs import Photographs, middle_square
 
@@ -125,7 +126,9 @@ class TestEfficientNetLite:
     @pytest.mark.parametrize("package", PACKAGES)
     def test_a_missing_package_is_named_with_its_extra(self, package, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(FeaturesError, match=rf"{package} is missing: .*disco_fast\[evaluate\]"):
+        with pytest.raises(
+            MissingExtraError, match=rf"{package} is missing: .*disco_fast\[evaluate\]"
+        ):
             load_features("efficientnet-lite0")
 
 

@@ -132,12 +132,15 @@ def test_a_film_without_a_good_packet_is_refused(tmp_path: Path, capsys) -> None
 
 
 @pytest.mark.parametrize(("codec", "kind"), [("libx264", "h264"), ("libx265", "hevc")])
-def test_streams_without_times_get_their_rate(codec: str, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", [10, RATE, 50])
+def test_streams_without_times_get_their_rate(
+    codec: str, kind: str, rate: int, tmp_path: Path
+) -> None:
     frames = pan("china", 10, 64, 96)
-    source = write_film(tmp_path / f"in.{kind}", frames, container=kind, codec=codec)
+    source = write_film(tmp_path / f"in.{kind}", frames, container=kind, codec=codec, rate=rate)
     target = colorized(source, tmp_path / "out.mp4")
-    assert seconds(target) == pytest.approx([n / RATE for n in range(10)], abs=1e-3)
-    assert length(target) == pytest.approx(10 / RATE, abs=1e-3)
+    assert seconds(target) == pytest.approx([n / rate for n in range(10)], abs=1e-3)
+    assert length(target) == pytest.approx(10 / rate, abs=1e-3)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

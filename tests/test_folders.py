@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from disco_fast import Colorizer
+from disco_fast import ColorizeOptions, Colorizer
 from disco_fast.cli.coloring import ByNetwork
 from disco_fast.cli.failures import NAME
 from disco_fast.cli.main import main
@@ -337,7 +337,7 @@ def test_a_picture_that_vanishes_fails_alone(tmp_path: Path) -> None:
     (photos / "0001.png").unlink()
     assert len(plan([*photos.iterdir()], tmp_path / "out")) == 2
     colorizer = Colorizer(device="cpu", precision="fp32")
-    options = {"n_anchors": 2, "variants": 1, "seed": 0, "working_size": 32}
+    options = ColorizeOptions(n_anchors=2, working_size=32)
     steps = Colorizing(colorizer, ByNetwork(colorizer, options), options, len(jobs))
     pipeline.run(jobs, steps, steps.limits())
     assert steps.failed == 1
@@ -350,7 +350,7 @@ def test_what_appears_during_a_run_is_not_replaced(tmp_path: Path) -> None:
     out.mkdir()
     (out / "0001.png").write_bytes(b"mine")
     colorizer = Colorizer(device="cpu", precision="fp32")
-    options = {"n_anchors": 2, "variants": 1, "seed": 0, "working_size": 32}
+    options = ColorizeOptions(n_anchors=2, working_size=32)
     for replace in (False, True):
         steps = Colorizing(
             colorizer, ByNetwork(colorizer, options), options, 2, writing=Writing(replace=replace)

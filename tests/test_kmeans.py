@@ -358,13 +358,6 @@ def test_the_order_of_threads_changes_nothing(emulated_gpu: ModuleType, order: e
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-def test_encoding_of_colors():
-    centers = bin_centers("cpu")
-    assert torch.equal(reference.encode_colors(centers, centers), torch.arange(313))
-    moved = centers + torch.tensor([3.0, -4.0])
-    assert torch.equal(reference.encode_colors(moved, centers)[100:110], torch.arange(100, 110))
-
-
 def test_diverse_bins_lie_far_apart():
     ranked = torch.arange(10)[None, :, None] * 30  # ten bins from all over the plane
     ab = bin_centers("cpu")[ranked[0, :, 0]]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -134,6 +137,55 @@ def test_sixteen_bits_stay_sixteen_through_a_profile() -> None:
     assert np.unique(picture.pixels % 257).size > 10  # no rounding to 8 bits on the way
 
 
+def png(pixels: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file with more chunks behind its head."""
+    data, more = pillow(pixels, "PNG"), b""
+    for name, content in chunks:
+        check = zlib.crc32(name + content)
+        more += struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+    return data[:33] + more + data[33:]
+
+
+def chunk(name: bytes, *numbers: float) -> tuple[bytes, bytes]:
+    return name, struct.pack(f">{len(numbers)}I", *(round(n * 100_000) for n in numbers))
+
+
+PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 1.8, 2.6])
+def test_gray_png_is_as_light_as_its_gamma_says(exponent: float) -> None:
+    linear = (GRAY / 255.0) ** exponent
+    y = np.where(linear > 0.008856, 116 * np.cbrt(linear) - 16, 903.3 * linear)
+    for data in (png(GRAY, chunk(b"gAMA", 1 / exponent)),
+                 png(np.dstack([GRAY] * 3), chunk(b"gAMA", 1 / exponent))):  # fmt: skip
+        assert lightness(decode_image(data).pixels) == pytest.approx(y.mean(), abs=0.5)
+
+
+def test_png_with_primaries_of_its_own() -> None:
+    wide = chunk(b"cHRM", 0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+    by_chunks = decode_image(png(RGB, chunk(b"gAMA", 1 / 2.19921875), wide)).pixels
+    by_profile = decode_image(pillow(RGB, "PNG", icc_profile=profile(2.19921875, b"RGB "))).pixels
+    assert np.abs(by_chunks.astype(int) - by_profile).max() <= 1
+    assert np.abs(by_chunks.astype(int) - RGB).mean() > 4
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(b"gAMA", 0.45455)],
+        [chunk(b"gAMA", 0.45455), chunk(b"cHRM", *PRIMARIES)],
+        [chunk(b"gAMA", 1.0), (b"sRGB", b"\0")],
+        [chunk(b"gAMA", 0.0), chunk(b"cHRM", *PRIMARIES)],
+        [chunk(b"gAMA", 1.0), chunk(b"cHRM", *[0.0] * 8)],
+        [chunk(b"cHRM", *PRIMARIES)],
+        [(b"gAMA", b"\1")],
+    ],
+)
+def test_numbers_in_a_png_that_mean_srgb_or_nothing(chunks) -> None:
+    assert (decode_image(png(RGB, *chunks)).pixels == RGB).all()
+
+
 @pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s != ".gif"])
 def test_results_say_that_they_are_srgb(suffix: str) -> None:
     written = Image.open(io.BytesIO(encode_image(Picture(RGB), suffix)))
@@ -165,7 +217,7 @@ def _saved(picture: Image.Image, form: str, **options) -> bytes:
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_cmyk_jpeg_without_a_marker_is_taken_the_way_that_paper_could_bear(inverted) -> None:
-    with_paper = np.concatenate([RGB, np.full_like(RGB, 255)])
+    with_paper = np.concatenate([RGB, np.full_like(RGB, 190)])
     cmyk = np.asarray(Image.fromarray(with_paper).convert("CMYK"))
     # Pillow writes samples inverted, with the marker; without it they mean what they are.
     data = _saved(Image.fromarray(cmyk if inverted else 255 - cmyk, "CMYK"), "JPEG")
@@ -415,6 +467,16 @@ def test_every_frame_of_an_animated_png() -> None:
     assert (decode_image(data).pixels == RGB).all()
 
 
+def test_every_frame_of_an_animated_avif() -> None:
+    frames = [Image.fromarray(np.roll(RGB, 7 * n, axis=1)) for n in range(3)]
+    pages = decode_pages(
+        pillow(RGB, "AVIF", save_all=True, append_images=frames[1:], duration=80, quality=95)
+    )
+    assert pages.times == (80, 80, 80)
+    for picture, frame in zip(pages.pictures, frames, strict=True):
+        assert np.abs(picture.pixels.astype(int) - np.asarray(frame)).mean() < 6
+
+
 @pytest.mark.parametrize("form", ["BMP", "DIB", "PPM", "JPEG2000", "TGA", "PCX"])
 def test_formats_that_libvips_lacks(form: str) -> None:
     options = {"irreversible": False} if form == "JPEG2000" else {}
@@ -424,6 +486,34 @@ def test_formats_that_libvips_lacks(form: str) -> None:
         if form not in ("TGA", "PCX", "DIB"):
             with pytest.raises(ImageFileError, match="cut short"):
                 decode_image(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("most", [100, 255, 4095, 65535])
+@pytest.mark.parametrize("kind", [2, 3, 5, 6])
+def test_white_of_a_pnm_is_what_it_says(kind: int, most: int) -> None:
+    levels = np.array([0, most // 4, most // 2, most, most, 1])
+    head = b"P%d\n# a comment\n%d 1\n%d\n" % (kind, 6 if kind in (2, 5) else 2, most)
+    text = " ".join(map(str, levels)).encode() + b"\n"
+    raw = levels.astype(">u2" if most > 255 else "u1").tobytes()
+    shown = decode_image(head + (text if kind < 4 else raw)).pixels
+    full = 65535 if most > 255 else 255
+    assert shown.dtype == (np.uint16 if most > 255 else np.uint8)
+    assert np.abs(shown.ravel() - levels * (full / most)).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_white_of_a_jpeg_2000_is_what_it_says(bits: int) -> None:
+    deep = np.full((64, 64), 2**bits - 1, np.uint16 if bits > 8 else np.uint8)
+    deep[0] = 0
+    # OpenCV writes 16 bits and not 12; the head says how many of them are used, about which middle.
+    stored = deep + np.uint16(2**15 - 2**11) if bits == 12 else deep
+    encoded = cv2.imencode(".jp2", stored, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1]
+    data = bytearray(encoded)
+    if bits == 12:
+        data[data.index(b"\xff\x51") + 40] = bits - 1
+    shown = decode_image(bytes(data)).pixels
+    assert (shown[1:] == np.iinfo(deep.dtype).max).all()
+    assert (shown[0] == 0).all()
 
 
 def test_heic() -> None:
@@ -580,26 +670,55 @@ def test_a_budget_is_shared_and_never_blocks_what_is_alone() -> None:
 # ---- in a container, and under attack -----------------------------------------------------------
 
 
-def test_from_file_to_file_without_opencv(tmp_path: Path) -> None:
-    """As in a slim container, where its import fails for want of libGL."""
-    (tmp_path / "in").mkdir()
+DESKTOP = ("libGL.so", "libX11.so", "libxcb.so", "libgthread-2.0.so")
+
+
+def colorizing(folder: Path) -> list[str]:
+    """A command that makes and colorizes pictures, and then says which libraries it has loaded."""
+    (folder / "in").mkdir()
     for form, name in (("JPEG", "a.jpg"), ("PNG", "b.png"), ("TIFF", "c.tif"), ("BMP", "d.bmp")):
-        (tmp_path / "in" / name).write_bytes(pillow(RGB, form))
-    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object')")
+        (folder / "in" / name).write_bytes(pillow(RGB, form))
+    arguments = ["colorize", str(folder / "in"), "-o", str(folder / "out"), "--working-size", "32",
+                 "--reference", str(folder / "in" / "b.png")]  # fmt: skip
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from disco_fast.cli import main; "
-        f"raise SystemExit(main(['colorize', {str(tmp_path / 'in')!r}, '-o',"
-        f" {str(tmp_path / 'out')!r}, '--working-size', '32', '--reference',"
-        f" {str(tmp_path / 'in' / 'b.png')!r}]))"
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        f"from disco_fast.cli import main\nstatus = main({arguments!r})\n"
+        f"loaded = open('/proc/self/maps').read() if sys.platform == 'linux' else ''\n"
+        f"print([name for name in {DESKTOP!r} if name in loaded])\nraise SystemExit(status)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tempfile.gettempdir()
-    )
-    assert done.returncode == 1, done.stderr
+    return [sys.executable, "-c", code]
+
+
+def check_without_opencv(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tempfile.gettempdir())
+    assert (done.returncode, done.stdout) == (1, "[]\n"), done.stderr
     assert "3 of 4 pictures done, 1 failed" in done.stderr
     assert "d.bmp: reading BMP needs OpenCV" in done.stderr
     assert "libgl1" in done.stderr
     assert "opencv-python-headless" in done.stderr
+
+
+def test_from_file_to_file_without_opencv(tmp_path: Path) -> None:
+    """As in a slim container, where its import fails for want of libGL."""
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object')")
+    check_without_opencv(colorizing(tmp_path))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="name spaces are those of Linux")
+def test_from_file_to_file_where_the_libraries_of_a_desktop_are_hidden(tmp_path: Path) -> None:
+    """The same with the libraries truly out of reach, in a name space of its own."""
+    own = ["unshare", "--map-root-user", "--mount"]
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False)
+    paths = [line.split(" => ")[1] for line in listed.stdout.splitlines() if " => " in line]
+    there = {os.path.realpath(p) for p in paths if os.path.basename(p).startswith(DESKTOP)}
+    hide = " && ".join(f"mount --bind /dev/null {shlex.quote(path)}" for path in there) or "true"
+    hidden = [*own, "sh", "-c", f'{hide} && exec "$@"', "sh"]
+    if subprocess.run([*hidden, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system gives no name spaces")
+    if not subprocess.run([*hidden, sys.executable, "-c", "import cv2"], capture_output=True,
+                          check=False).returncode:  # fmt: skip
+        pytest.skip("this OpenCV needs none of these libraries")
+    check_without_opencv([*hidden, *colorizing(tmp_path)])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")

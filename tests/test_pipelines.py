@@ -9,6 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +313,18 @@ def test_a_bad_picture_is_told_of_in_its_row() -> None:
         assert out["colorized"][row].shape == (0, 0, 3)
 
 
+def test_the_bound_of_a_job_is_its_own() -> None:
+    from disco_fast.integrations.ray import Colorize as Worker
+
+    with pytest.raises(ValueError, match="max_megapixels: expected more than 0, got 0"):
+        Worker(max_megapixels=0)
+    small, large = (Picture(np.full((side, side, 1), 90, np.uint8)) for side in (20, 40))
+    batch = np.array([encode_image(picture, ".png") for picture in (small, large)], object)
+    out = Worker(**SETTINGS, max_megapixels=0.001)({"image": batch})
+    assert out["error"].tolist()[0] == ""
+    assert "at most 0.001 are read" in out["error"][1]
+
+
 def test_a_job_outlives_bad_pictures(ray: Any, tmp_path: Path) -> None:
     from disco_fast.integrations import ray as integration
 
@@ -341,7 +357,7 @@ def test_batches_that_do_not_fit() -> None:
     with pytest.raises(KeyError, match="column: expected one of image, got 'gray'"):
         Worker(column="gray", **SETTINGS)({"image": np.zeros((1, 8, 8), np.uint8)})
     for make in (Worker, service):
-        with pytest.raises(ValueError, match="variants: expected 1, got 2"):
+        with pytest.raises(ValueError, match="variants: expected 1 in Ray, got 2"):
             make(variants=2)
     with pytest.raises(ValueError, match="largest_upload: expected more than 0, got 0"):
         service(largest_upload=0)
@@ -435,8 +451,47 @@ def test_example_ray_data(photographs: Path, tmp_path: Path) -> None:
 
 def test_example_ray_serve(photographs: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    example("ray_serve", photographs / "coffee.jpg", tmp_path / "new.png", "--port", PORT + 1)
+    data = (photographs / "coffee.jpg").read_bytes()
+    with started("ray_serve", "--port", PORT + 1, "--mebibytes", 1) as server:
+        deadline = time.monotonic() + 240
+        while answer("GET", "/")[0] != 405:  # what the service itself says
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert answer("GET", "/-/healthz")[0] == 200
+        status, colored = answer("POST", "/", data)
+        assert status == 200
+        announced = answer("POST", "/", headers={"content-length": str(2**20 + 1)})
+        assert announced == (413, b"a picture of at most 1048576 bytes, please")
+    (tmp_path / "new.png").write_bytes(colored)
     assert is_colored(tmp_path / "new.png")
+
+
+@contextmanager
+def started(name: str, *arguments: object) -> Iterator[subprocess.Popen]:
+    """An example that goes on until Ctrl-C."""
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *map(str, arguments)]
+    server = subprocess.Popen(command, cwd=tempfile.gettempdir(), stderr=subprocess.DEVNULL)
+    try:
+        yield server
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=120)
+
+
+def answer(
+    method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Status and content; (0, b"") while nobody answers."""
+    client = HTTPConnection("127.0.0.1", PORT + 1, timeout=240)
+    try:
+        client.request(method, path, body, headers or {})
+        response = client.getresponse()
+        return response.status, response.read()
+    except OSError:
+        return 0, b""
+    finally:
+        client.close()
 
 
 def test_every_example_is_listed_and_run() -> None:

@@ -120,6 +120,18 @@ def test_what_is_no_picture_is_answered_with_a_sentence() -> None:
 
 
 @pytest.mark.usefixtures("served")
+def test_only_what_is_posted_is_colored() -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        request = urllib.request.Request(f"http://127.0.0.1:{PORT}/", file(0), method=method)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=60)
+        assert (refused.value.code, refused.value.headers["allow"]) == (405, "POST")
+        assert refused.value.read() == b"post a picture file, please"
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/-/healthz", timeout=60) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.usefixtures("served")
 def test_a_body_without_an_end_is_cut() -> None:
     sent = 0
 

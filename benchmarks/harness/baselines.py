@@ -17,8 +17,9 @@ from unittest.mock import MagicMock, patch
 import torch
 from torch import Tensor, nn
 
+from disco_fast._extras import MissingExtraError, need
 from disco_fast.engine import Engine
-from disco_fast.engine.folding import fold_spectral_norm
+from disco_fast.engine.convolutions import fold_spectral_norm
 from disco_fast.engine.graphs import settled
 from disco_fast.model import DISCO, DISCOOutput
 from disco_fast.model.scale import TOKEN_DIM
@@ -35,21 +36,6 @@ Build = Callable[[DISCO, int, torch.device], Forward]  # of a network, for image
 
 class LeftOutError(RuntimeError):
     """A rival that cannot run here; the message says why."""
-
-
-def need(module: str) -> ModuleType:
-    """Import a module that the extra `bench` installs.
-
-    Raises:
-        LeftOutError: it is missing; the message names the extra.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise LeftOutError(
-            f"{package} is missing: python -m pip install 'disco_fast[bench]'"
-        ) from error
 
 
 # ---- Rivals --------------------------------------------------------------------------------------
@@ -83,7 +69,10 @@ def openvino(precision: str) -> Build:
             raise LeftOutError("runs on CPUs only")
         # It would report this use to OpenVINO's makers.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        vino = need("openvino")
+        try:
+            vino = need("bench", "openvino")
+        except MissingExtraError as error:
+            raise LeftOutError(str(error)) from error
         folded = _copy(network, device)
         fold_spectral_norm(folded)
         fast = Engine(network, "fp32", device).network

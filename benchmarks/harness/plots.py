@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .baselines import need
+from disco_fast._extras import need
+
 from .inputs import SIZE
 from .report import Report, digits, machine
 
@@ -67,9 +68,9 @@ def save(file: Path, draw: Draw, reports: Sequence[Report]) -> None:
     """Write a plot as SVG.
 
     Raises:
-        LeftOutError: no matplotlib.
+        MissingExtraError: no matplotlib.
     """
-    matplotlib, figures = need("matplotlib"), need("matplotlib.figure")
+    matplotlib, figures = need("bench", "matplotlib"), need("bench", "matplotlib.figure")
     with matplotlib.rc_context(STYLE):
         figure = figures.Figure(layout="constrained", facecolor="white")
         draw(figure, reports)
@@ -174,7 +175,7 @@ def _rivals(panel: Any, report: Report) -> None:
 
 
 def _axes(panel: Any, label: str, ticks: Sequence[int], names: Sequence[str]) -> None:
-    ticker = need("matplotlib.ticker")
+    ticker = need("bench", "matplotlib.ticker")
     panel.grid(color="#dddddd")
     panel.set_xscale("log")
     panel.set_yscale("log")

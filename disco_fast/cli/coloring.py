@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
 from ..analysis import Analysis, GivenAnchor
 from ..colorizer import Colorizer
+from ..options import ColorizeOptions
 
 
 class Coloring(ABC):
@@ -29,28 +30,34 @@ class ByNetwork(Coloring):
 
     Args:
         colorizer: the network.
-        options: keyword arguments of `Colorizer.colorize`.
+        options: in mode "full".
     """
 
-    def __init__(self, colorizer: Colorizer, options: dict[str, Any]):
+    def __init__(self, colorizer: Colorizer, options: ColorizeOptions):
         self._colorizer, self._options = colorizer, options
 
     def __call__(self, images: list[Tensor]) -> list[Tensor]:
         """See `Colorizer.colorize_all`."""
-        return self._colorizer.colorize_all(images, **self._options)
+        return self._colorizer.colorize_all(images, **asdict(self._options))
 
     def animation(self, frames: list[Tensor]) -> list[Tensor]:
         """One variant follows its anchors from frame to frame, as in a film."""
-        if self._options["variants"] > 1:
+        options = self._options
+        if options.variants > 1:
             return super().animation(frames)
         from ..video.tracking import Tracker
 
-        names = ("seed", "working_size")
-        options = {name: self._options[name] for name in names}
-        count = self._options["n_anchors"]
+        count = options.n_anchors
         if not isinstance(count, int):
-            count = len(self._colorizer.analyze(frames[0], n_anchors=count, **options).anchors)
-        tracker = Tracker(self._colorizer.engine, count, **options)
+            first = self._colorizer.analyze(frames[0], **asdict(options))
+            count = len(first.anchors)
+        tracker = Tracker(
+            self._colorizer.engine,
+            count,
+            options.seed,
+            options.working_size,
+            vividness=options.vividness,
+        )
         at_once = tracker.at_once(*frames[0].shape[1:])
         colored: list[Tensor] = []
         for start in range(0, len(frames), at_once):
@@ -59,13 +66,12 @@ class ByNetwork(Coloring):
 
 
 class _OneByOne(Coloring):
-    def __init__(self, colorizer: Colorizer, options: dict[str, Any]):
-        names = ("n_anchors", "seed", "working_size", "vividness")
-        self._colorizer, self._options = colorizer, {name: options[name] for name in names}
+    def __init__(self, colorizer: Colorizer, options: ColorizeOptions):
+        self._colorizer, self._options = colorizer, options
 
     def __call__(self, images: list[Tensor]) -> list[Tensor]:
         """Pictures in the colours of their anchors."""
-        analyses = (self._colorizer.analyze(image, **self._options) for image in images)
+        analyses = (self._colorizer.analyze(image, **asdict(self._options)) for image in images)
         return [analysis.colorize(self.anchors(analysis)) for analysis in analyses]
 
     @abstractmethod
@@ -85,8 +91,8 @@ class ByAnchors(_OneByOne):
         ValueError: the text is none of anchors.
     """
 
-    def __init__(self, colorizer: Colorizer, options: dict[str, Any], text: str):
-        super().__init__(colorizer, options | {"n_anchors": 1})
+    def __init__(self, colorizer: Colorizer, options: ColorizeOptions, text: str):
+        super().__init__(colorizer, replace(options, n_anchors=1))
         self._text = text
 
     def anchors(self, analysis: Analysis) -> tuple[GivenAnchor, ...]:
@@ -106,9 +112,9 @@ class ByReference(_OneByOne):
         ValueError: the reference has no colours.
     """
 
-    def __init__(self, colorizer: Colorizer, options: dict[str, Any], reference: Tensor):
+    def __init__(self, colorizer: Colorizer, options: ColorizeOptions, reference: Tensor):
         super().__init__(colorizer, options)
-        size = options["working_size"]
+        size = options.working_size
         self._reference = colorizer.analyze(reference, n_anchors=1, working_size=size)
         self._reference.anchors_from(self._reference)  # refuses a gray one before any work
 

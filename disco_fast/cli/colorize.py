@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..anchors import from_json
-from ..colorizer import MOST_VARIANTS, Colorizer, check_settings
+from ..colorizer import Colorizer
 from ..console import DONE, FAILED, UsageError, reason, say
 from ..engine.memory import keep_memory
 from ..io import pipeline
 from ..io.atomic import remove_stale, whole_file
 from ..io.bounds import MEGAPIXELS
 from ..io.images import SUFFIXES, read_image, to_tensor
+from ..options import MOST_VARIANTS, ColorizeOptions
 from .coloring import ByAnchors, ByNetwork, ByReference, Coloring
 from .failures import Failures
 from .options import add_network_options, add_picture_options, open_colorizer
@@ -115,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep_memory()
     options, text = _options(arguments)
     left_out: list[tuple[Path, str]] = []
-    jobs = _plan(arguments, options["variants"], left_out)
+    jobs = _plan(arguments, options.variants, left_out)
     skipped = sum(not job.targets for job in jobs)
     jobs = [job for job in jobs if job.targets]
     if skipped:
@@ -185,24 +186,23 @@ def _megapixels(text: str) -> float:
     return number
 
 
-def _options(arguments: argparse.Namespace) -> tuple[dict[str, Any], str | None]:
-    """Keyword arguments of ``Colorizer.colorize``, and the text of the anchors if there is one."""
+def _options(arguments: argparse.Namespace) -> tuple[ColorizeOptions, str | None]:
+    """How to colorize, and the text of the anchors if there is one."""
     text, n_anchors = None, arguments.anchors
     if n_anchors != "auto":
         try:
             n_anchors = int(n_anchors)
         except ValueError:
             text, n_anchors = _anchors_text(Path(n_anchors)), 1
-    options = {
-        "n_anchors": n_anchors,
-        "variants": arguments.variants,
-        "temperature": arguments.temperature,
-        "seed": arguments.seed,
-        "working_size": arguments.working_size,
-        "vividness": arguments.vividness,
-    }
     try:
-        check_settings(mode="full", **options)
+        options = ColorizeOptions(
+            n_anchors=n_anchors,
+            variants=arguments.variants,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+            working_size=arguments.working_size,
+            vividness=arguments.vividness,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
     if arguments.variants > 1 and (text or arguments.reference):
@@ -226,7 +226,7 @@ def _anchors_text(path: Path) -> str:
 
 
 def _coloring(
-    arguments: argparse.Namespace, colorizer: Colorizer, options: dict[str, Any], text: str | None
+    arguments: argparse.Namespace, colorizer: Colorizer, options: ColorizeOptions, text: str | None
 ) -> Coloring:
     if text is not None:
         return ByAnchors(colorizer, options, text)
@@ -264,18 +264,21 @@ def run_anchors(arguments: argparse.Namespace) -> int:
     target = arguments.output
     if target is not None and target.exists() and not arguments.overwrite:
         raise UsageError(f"{target} exists; choose another name, or add --overwrite")
-    names = ("seed", "working_size", "vividness")
-    options = {name: getattr(arguments, name) for name in names}
     try:
-        count = "auto" if arguments.anchors == "auto" else int(arguments.anchors)
-        check_settings(n_anchors=count, variants=1, mode="full", **options)
+        options = ColorizeOptions(
+            n_anchors="auto" if arguments.anchors == "auto" else int(arguments.anchors),
+            seed=arguments.seed,
+            working_size=arguments.working_size,
+            vividness=arguments.vividness,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
     image = to_tensor(read_image(arguments.picture).pixels)
-    text = open_colorizer(arguments).analyze(image, n_anchors=count, **options).to_json()
+    text = open_colorizer(arguments).analyze(image, **asdict(options)).to_json()
     if target is None:
         print(text, end="")
     else:
+        remove_stale(target.parent)
         with whole_file(target, replace=arguments.overwrite) as partial:
             partial.write_text(text)
         say(f"{target} is written")

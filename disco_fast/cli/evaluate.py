@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from ..checkpoints import COMPACT, load_checkpoint
 from ..colorizer import usable_device
+from ..console import DONE, FAILED, say
 from ..download import file_sha256
 from ..engine import Engine
 from ..engine.batching import enough
@@ -31,6 +33,7 @@ from ..evaluate.colorings import (
 )
 from ..evaluate.report import Report
 from ..evaluate.scores import Scores
+from ..io.images import ImageFileError
 from ..io.photographs import Photographs
 from ..model.readout import check_vividness
 
@@ -99,10 +102,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, and print the table; returns the exit status.
+    """Evaluate, and print the table; 0 all done, 1 some photographs could not be read.
 
     Raises:
         SystemExit: status 2, with a message on standard error: the request makes no sense.
+        ImageFileError: no photograph can be read.
     """
     try:
         _check(arguments)
@@ -118,12 +122,17 @@ def run(arguments: argparse.Namespace) -> int:
     scores = Scores(found)
     at_once = enough(device, arguments.size**2) if arguments.size else 1
     batches = [numbers[start : start + at_once] for start in range(0, len(numbers), at_once)]
+    used = 0
     for batch in _with_progress(batches):
-        pictures = [read(truth, number, arguments.size, multiple) for number in batch]
-        _add(scores, colors, batch, pictures, device)
+        pictures = dict(_readable(truth, batch, arguments.size, multiple))
+        if pictures:
+            _add(scores, colors, list(pictures), list(pictures.values()), device)
+        used += len(pictures)
+    if not used:
+        raise ImageFileError(f"none of {len(numbers)} photographs can be read")
     settings = {
         "truth": arguments.truth.resolve().name,
-        "photographs": len(numbers),
+        "photographs": used,
         "size": arguments.size,
         "seed": arguments.seed,
         **described,
@@ -135,7 +144,18 @@ def run(arguments: argparse.Namespace) -> int:
     print(report.markdown())
     if arguments.json:
         report.save(arguments.json)
-    return 0
+    return DONE if used == len(numbers) else FAILED
+
+
+def _readable(
+    truth: Photographs, numbers: Sequence[int], size: int, multiple: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Photographs by their numbers, without those that cannot be read, which are named."""
+    for number in numbers:
+        try:
+            yield number, read(truth, number, size, multiple)
+        except ImageFileError as error:
+            say(f"left out: {error}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..checkpoints import COMPACT, load_checkpoint, random_network
 from ..console import DONE, UsageError, say
 from ..export.networks import export_onnx
+from ..io.atomic import remove_stale
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{there[0]} exists; choose another folder, or add --overwrite")
     network = random_network() if checkpoint == "random" else load_checkpoint(checkpoint or COMPACT)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in export_onnx(network, folder):
+    remove_stale(folder)
+    for path in export_onnx(network, folder, replace=arguments.overwrite):
         say(f"{path} is written, and equals the original in onnxruntime")
     return DONE

@@ -6,6 +6,8 @@ import argparse
 
 from ..colorizer import Colorizer
 from ..console import UsageError, positive, reason, say
+from ..engine.precision import PRECISIONS
+from ..options import ColorizeOptions
 
 
 def add_network_options(command: argparse.ArgumentParser) -> None:
@@ -20,7 +22,7 @@ def add_network_options(command: argparse.ArgumentParser) -> None:
     add("--device", help="cpu, cuda, cuda:1, ...; default: cuda if there is one")
     add(
         "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=PRECISIONS,
         default="auto",
         help="the arithmetic of the network; default auto, see 'disco-fast info'",
     )
@@ -29,13 +31,19 @@ def add_network_options(command: argparse.ArgumentParser) -> None:
 def add_picture_options(command: argparse.ArgumentParser) -> None:
     """Settings of `Colorizer.colorize` of the same name."""
     add = command.add_argument
-    add("--seed", type=int, default=0, help="another seed gives other colours; default 0")
+    default = ColorizeOptions()
+    add(
+        "--seed",
+        type=int,
+        default=default.seed,
+        help="another seed gives other colours; default %(default)s",
+    )
     add(
         "--working-size",
         type=positive,
-        default=256,
+        default=default.working_size,
         metavar="PIXELS",
-        help="the side of the square that colours are decided on; default 256",
+        help="the side of the square that colours are decided on; default %(default)s",
     )
     add(
         "--vividness",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from ..io.images import (
 )
 from ..io.kinds import kind_of
 from ..io.metadata import Kept
+from ..options import ColorizeOptions
 from .coloring import Coloring
 from .failures import Failures
 from .plan import STREAM, Job
@@ -89,7 +90,7 @@ class Colorizing(pipeline.Steps[Job, Loaded, list[torch.Tensor]]):
     Args:
         colorizer: the network to use.
         coloring: how it is used.
-        options: keyword arguments of ``Colorizer.colorize``.
+        options: those of ``coloring``.
         total: how many jobs there are.
         failures: where failed jobs are noted, if anywhere.
         writing: how results are written.
@@ -102,7 +103,7 @@ class Colorizing(pipeline.Steps[Job, Loaded, list[torch.Tensor]]):
         self,
         colorizer: Colorizer,
         coloring: Coloring,
-        options: dict[str, Any],
+        options: ColorizeOptions,
         total: int,
         failures: Failures | None = None,
         writing: Writing = _AS_USUAL,
@@ -114,7 +115,7 @@ class Colorizing(pipeline.Steps[Job, Loaded, list[torch.Tensor]]):
 
     def limits(self) -> pipeline.Limits:
         """Two computing threads on a GPU, so that one copies while the other computes."""
-        pixels = self._options["working_size"] ** 2 * self._options["variants"]
+        pixels = self._options.working_size**2 * self._options.variants
         batch = enough(self._colorizer.device, pixels)
         return pipeline.Limits(batch, computing=2 if self._on_gpu else 1)
 
@@ -136,11 +137,11 @@ class Colorizing(pipeline.Steps[Job, Loaded, list[torch.Tensor]]):
     def pixels(self, picture: Loaded) -> int:
         """Those of its results, which are as many as its variants."""
         pixels = sum(image.shape[1] * image.shape[2] for image in picture.images)
-        return pixels * self._options["variants"]
+        return pixels * self._options.variants
 
     def group(self, picture: Loaded) -> tuple[int, int]:
         """See `pipeline.Steps`."""
-        return self._colorizer.working_shape(*picture.size, self._options["working_size"])
+        return self._colorizer.working_shape(*picture.size, self._options.working_size)
 
     def begin_computing(self) -> None:
         """See `pipeline.Steps`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..checkpoints import load_checkpoint
+from ..console import INTERRUPTED
 from ..engine.memory import keep_memory
 from ..features import FEATURES, load_features
 from ..io.photographs import Photographs
@@ -39,7 +40,6 @@ from . import train_cache
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TERMS = {**dict.fromkeys(FEATURES, 5.0), "l1": 20.0}  # factors: beta, and one of its size
-_INTERRUPTED = 130
 _PRIOR_PHOTOGRAPHS = 2000  # enough for the frequencies of 313 colours
 
 
@@ -343,7 +343,7 @@ def _train(arguments: argparse.Namespace, task: _Task, processes: Processes) -> 
     if processes.first:
         state = "finished" if finished else "stopped; --resume goes on"
         print(f"disco-fast: {state}; step {trainer.step} of {trainer.steps} in {arguments.out}")
-    return watch.interrupted * _INTERRUPTED
+    return watch.interrupted * INTERRUPTED
 
 
 def _network(arguments: argparse.Namespace) -> DISCO:

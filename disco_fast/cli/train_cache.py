@@ -6,14 +6,13 @@ import argparse
 from pathlib import Path
 
 from ..checkpoints import COMPACT, load_checkpoint
+from ..console import DONE, INTERRUPTED
 from ..engine.memory import keep_memory
 from ..io.photographs import Photographs
 from ..train.cache import CARD, fill, with_pretrained
 from ..train.checks import need
 from ..train.stream import Crops
 from ..train.watch import Interruption, progress_bar
-
-_INTERRUPTED = 130
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -88,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             report=lambda done: bar.update(done - bar.n),
         )
     print(f"disco-fast: {'complete' if complete else 'stopped; --resume goes on'}: {arguments.out}")
-    return 0 if complete else _INTERRUPTED
+    return DONE if complete else INTERRUPTED
 
 
 def _check(arguments: argparse.Namespace, used: int, stride: int) -> None:

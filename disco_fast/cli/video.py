@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..colorizer import check_settings
 from ..console import DONE, UsageError, positive, reason, say, show_progress
 from ..engine.memory import keep_memory
 from ..io.atomic import remove_stale, whole_file
+from ..options import ColorizeOptions
 from ..video.coding import CODECS, Coding, choose, write_part
 from ..video.film import FORMATS, Facts, FilmError, Frame, Losses, frames, look
 from ..video.joining import check_target, join
@@ -128,10 +128,12 @@ def _check(arguments: argparse.Namespace) -> tuple[Facts, Coding, list[str]]:
         raise UsageError(f"{target} is the input, and would be overwritten")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target.parent}: there is no such folder")
-    check_settings(
-        arguments.anchors, 1, arguments.seed, arguments.working_size, "full",
+    ColorizeOptions(
+        n_anchors=arguments.anchors,
+        seed=arguments.seed,
+        working_size=arguments.working_size,
         vividness=arguments.vividness,
-    )  # fmt: skip
+    )  # refuses what does not fit
     facts = look(source)
     coding = choose(facts, arguments.codec, arguments.quality, arguments.keep_interlaced)
     return facts, coding, check_target(source, target, facts, coding)

@@ -8,11 +8,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from .._extras import need
 from ..console import DONE, UsageError, say
 from ..engine.memory import keep_memory
 from ..web.folder import visitors_folder
@@ -45,16 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: an argument does not fit, or the port is taken.
-        ImportError: the extra is not installed.
+        MissingExtraError: the extra is not installed.
     """
     for name in ("max_megapixels", "max_megabytes"):
         if not getattr(arguments, name) > 0:
             raise UsageError(f"--{name.replace('_', '-')}: expected more than 0")
-    if find_spec("gradio") is None:
-        raise ImportError(
-            "the page needs Gradio: python -m pip install 'disco_fast[web]', or in a checkout"
-            " python -m pip install '.[web]'"
-        )
     with suppress(KeyboardInterrupt), _signals_interrupt(), visitors_folder() as folder:
         _serve(arguments, folder)
     return DONE
@@ -84,7 +79,7 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
     # Read when Gradio is imported.
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    import gradio
+    gradio = need("web", "gradio")
     from starlette.middleware import Middleware
 
     from ..web.gate import Gate

@@ -1,11 +1,12 @@
-"""How many pictures go through the network at once, and what happens when they do not fit."""
+"""How many images go through the network at once, and what happens when they do not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from collections.abc import Hashable, Iterator, MutableMapping, Sequence
+from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
 
@@ -35,6 +36,25 @@ def activation_bytes(width: float, precision: str) -> float:
     variant; of three, which share the first half of the network, each takes a little less.
     """
     return 37 + (132 + 336 * width) * (4 if precision == "fp32" else 2)
+
+
+def full_bytes(images: Tensor, variants: int) -> int:
+    """Most memory that one of some images takes at full size while it is colorized.
+
+    Itself (floating: also clamped), its lightness (of several variants: also once for each), and
+    twice its results, in the type of the arithmetic and in its own.
+
+    Args:
+        images: [N,C,H,W].
+        variants: of each.
+    """
+    _, channels, height, width = images.shape
+    item, floating = images.element_size(), images.is_floating_point()
+    arithmetic = max(4, item)
+    image = channels * (item + arithmetic if floating else item)
+    lightness = arithmetic * (1 + variants if variants > 1 else 1)
+    results = 3 * variants * (item + (arithmetic if floating else item))
+    return height * width * (image + lightness + results)
 
 
 def free_bytes(device: torch.device) -> float:
@@ -79,68 +99,69 @@ def _power_of_two(number: float) -> int:
     return 1 << max(1, int(number)).bit_length() - 1
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on whatever device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
 
 
-class Batches:
-    """Computes items a few at a time, and fewer at a time where memory runs out.
+class Attempt(Generic[Item]):
+    """A context in which a batch is computed; running out of memory ends it without an error.
 
-    It may be used from several threads.
+    An image alone that does not fit is an error.
     """
 
-    def __init__(self) -> None:
-        self._fitted: dict[Hashable, int] = {}
+    def __init__(self, batch: Sequence[Item], where: str):
+        self._batch, self._where, self.fitted = batch, where, True
 
-    def run(
-        self,
-        items: Sequence[Item],
-        compute: Callable[[Sequence[Item]], None],
-        at_once: int,
-        kind: Hashable,
-        describe: Callable[[Item], str],
-    ) -> None:
-        """Compute all items, in order.
+    def __enter__(self) -> Sequence[Item]:
+        return self._batch
 
-        When memory runs out, the same items are tried again in halves, down to one. What fitted is
-        remembered.
-
-        Args:
-            items: what to compute.
-            compute: computes neighbouring items; may be called again for the same ones.
-            at_once: how many items to begin with, at least 1.
-            kind: what is remembered holds for items of this kind.
-            describe: says of an item that it does not fit, and what to do.
-
-        Raises:
-            MemoryError: an item alone does not fit; its description.
-        """
-        done = 0
-        while done < len(items):
-            left, most = len(items) - done, min(at_once, self._fitted.get(kind, at_once))
-            # Powers of two at the end, too: what a GPU prepares, it prepares for each batch size.
-            batch = items[done : done + (most if left >= most else _power_of_two(left))]
-            if self._fits(batch, compute, describe):
-                done += len(batch)
-            else:
-                self._fitted[kind] = min(self._fitted.get(kind, at_once), len(batch) // 2)
-
-    @staticmethod
-    def _fits(
-        batch: Sequence[Item],
-        compute: Callable[[Sequence[Item]], None],
-        describe: Callable[[Item], str],
-    ) -> bool:
-        # The error is gone on return, and with it the tensors that its traceback kept alive.
-        try:
-            compute(batch)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise MemoryError(describe(batch[0])) from error
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        # The error is not kept, for its traceback keeps tensors alive.
+        if error is None or not out_of_memory(error):
             return False
+        if len(self._batch) == 1:
+            raise MemoryError(f"{self._batch[0]} does not fit into {self._where}") from error
+        self.fitted = False
         return True
+
+
+def retry_smaller(
+    items: Sequence[Item],
+    at_once: int,
+    fitted: MutableMapping[Hashable, int],
+    kind: Hashable,
+    where: str,
+) -> Iterator[Attempt[Item]]:
+    """Go through all items in batches, again in halves where memory runs out, down to one.
+
+        for attempt in retry_smaller(items, 8, fitted, kind, "the memory"):
+            with attempt as batch:
+                compute(batch)
+
+    It may be used from several threads.
+
+    Args:
+        items: what to compute, in order; as a string an item is named in errors.
+        at_once: how many items to begin with, at least 1.
+        fitted: what fitted of each kind; kept by the caller from call to call.
+        kind: of these items.
+        where: in words, what they must fit into.
+
+    Yields:
+        A context for every try. Within it MemoryError is raised for an item that alone is too
+        large.
+    """
+    done = 0
+    while done < len(items):
+        left, most = len(items) - done, min(at_once, fitted.get(kind, at_once))
+        # Powers of two at the end, too: what a GPU prepares, it prepares for each batch size.
+        size = most if left >= most else _power_of_two(left)
+        attempt = Attempt(items[done : done + size], where)
+        yield attempt
+        if attempt.fitted:
+            done += size
+        else:
+            fitted[kind] = min(fitted.get(kind, at_once), size // 2)

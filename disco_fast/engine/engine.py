@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..model import DISCO, DISCOOutput, Placed, Superpixels
 from .graphs import CudaGraphs, Replays, settled
 from .precision import resolve
-from .preparation import prepare
+from .prepared import PreparedDISCO
 
 
 class Engine(nn.Module):
@@ -20,7 +20,7 @@ class Engine(nn.Module):
         network: the network as published; it is copied, not changed.
         precision: "auto", "fp32", "bf16" or "fp16", see `precision.py`.
         device: where to run; the CPU if None.
-        without: names of rewrites to leave out, see `preparation.NAMES`.
+        without: rewrites to skip, names out of `prepared.REWRITES`.
 
     Attributes:
         network: the prepared copy.
@@ -41,12 +41,7 @@ class Engine(nn.Module):
         super().__init__()
         self.device = _with_index(torch.device("cpu" if device is None else device))
         self.precision = resolve(precision, self.device)
-        # Prepared on the given weights and copied afterwards: most are others by then.
-        given = network.state_dict()
-        self.network = network.alike(given)
-        self.network.requires_grad_(False).to(self.device)
-        prepare(self.network, self.precision, without)
-        _own(self.network, given)
+        self.network = PreparedDISCO(network, self.precision, self.device, without)
         for name, end in zip(("_likely", "_vivid"), network.readout.ends(), strict=True):
             self.register_buffer(name, end.to(self.device), persistent=False)
         self._replays = Replays(self._chroma, CudaGraphs().capture)
@@ -91,13 +86,14 @@ class Engine(nn.Module):
         Args and errors: as `DISCO.forward`. What counts as the same again is the shape of `gray`
         and every setting but the values of `offset`.
         """
-        given = {"kmeans_init": kmeans_init, "offset": offset}
-        extra = {name: tensor for name, tensor in given.items() if tensor is not None}
         with settled(self.device):
             # Within a capture of the caller's own, the steps become part of that.
-            by_steps = self.device.type != "cuda" or torch.cuda.is_current_stream_capturing()
-            run = self._chroma if by_steps else self._replays
-            return run((gray, *extra.values()), tuple(extra), n_anchors, variants, seed)
+            if self.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+                return self.network(gray, n_anchors, kmeans_init, variants, seed, offset).ab
+            given = {"kmeans_init": kmeans_init, "offset": offset}
+            extra = {name: tensor for name, tensor in given.items() if tensor is not None}
+            inputs = (gray, *extra.values())
+            return self._replays(inputs, tuple(extra), n_anchors, variants, seed)
 
     # The same in parts, launched step by step, for what comes between them.
 
@@ -155,7 +151,7 @@ class Engine(nn.Module):
         variants: int,
         seed: int,
     ) -> Tensor:
-        """Of the picture, and further inputs by these names."""
+        """What is replayed: the result for the image, and further inputs by these names."""
         named = dict(zip(extra, inputs[1:], strict=True))
         return self.network(
             inputs[0], n_anchors=n_anchors, variants=variants, seed=seed, **named
@@ -176,11 +172,3 @@ def _with_index(device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
-
-
-def _own(network: DISCO, given: Mapping[str, Tensor]) -> None:
-    """Copy what a network still shares with given weights. In place."""
-    shared = {tensor.data_ptr() for tensor in given.values()}
-    for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.layout == torch.strided and tensor.data_ptr() in shared:
-            tensor.data = tensor.data.clone()

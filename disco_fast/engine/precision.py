@@ -1,13 +1,11 @@
 """Which number format the convolutions run in.
 
 Whatever the precision, SPixNet, the color modeler, K-Means and everything else that picks anchors
-compute in fp32. The features that they start from are rounded, and that can move an anchor: the
-README says how often.
+compute in fp32. The features that they start from are rounded, and that can move an anchor;
+how often is in docs/accuracy.md.
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from ..model import DISCO
 from ..model.efficientnet import EfficientNetBackbone
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(precision: str, device: torch.device) -> str:
@@ -57,7 +55,7 @@ class InFormat(nn.Module):
         self, network: nn.Module, precision: str, layout: torch.memory_format = torch.channels_last
     ):
         super().__init__()
-        self.dtype, self.layout = _DTYPES[precision], layout
+        self.dtype, self.layout = DTYPES[precision], layout
         network.to(memory_format=layout)  # type: ignore[call-overload]
         self.network = network.to(self.dtype)
 
@@ -78,7 +76,6 @@ def set_formats(network: DISCO, precision: str) -> None:
     else:
         network.repnet = InFormat(network.repnet, precision)
     network.enhanceNet = InFormat(network.enhanceNet, precision)
-    network._spread = partial(_spread, network, _DTYPES[precision])  # type: ignore[method-assign]
 
 
 def _layout_on_cpu(stage: nn.Module) -> torch.memory_format:
@@ -97,10 +94,3 @@ def _products(module: nn.Module) -> int:
         height, width = module.stride
         return module.weight[:, 0].numel() // (height * width)
     return module.weight[0].numel() if isinstance(module, nn.Conv2d) else 0
-
-
-def _spread(
-    network: DISCO, dtype: torch.dtype, tokens: Tensor, association: Tensor, gray: Tensor
-) -> Tensor:
-    # Converts 10 channels in front of SP-Diffusion instead of 65 behind it.
-    return DISCO._spread(network, tokens, association.to(dtype), gray.to(dtype))

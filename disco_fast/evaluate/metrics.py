@@ -8,7 +8,6 @@ Pictures are [N,3,H,W] uint8 RGB.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._extras import MissingExtraError, need
 from ..features import JUDGE, FeatureNetwork, FeaturesError, load_features
 from ..io.photographs import to_lab
 
@@ -82,7 +82,7 @@ def available(
     Args:
         device: where their networks run.
         count: how many pictures there are.
-        seed: of IS's splits.
+        seed: for the splits of IS.
         one_size: whether the pictures are all of one size; if not, sets of them have no metric.
     """
     networks = _Networks(device, seed)
@@ -93,7 +93,7 @@ def available(
             if isinstance(metric, SetMetric):
                 _check_set(metric, count, one_size)
             found.append(metric)
-        except (MissingMetricError, FeaturesError) as error:
+        except (MissingExtraError, MissingMetricError, FeaturesError) as error:
             left_out.append(f"{name} is left out: {error}.")
     return found, left_out
 
@@ -124,9 +124,9 @@ def ciede2000(made: Tensor, truth: Tensor) -> Tensor:
     """CIEDE2000, [N]: of each picture the mean over its pixels.
 
     Raises:
-        MissingMetricError: scikit-image is not installed.
+        MissingExtraError: scikit-image is not installed.
     """
-    color = _need("skimage.color")
+    color = need("evaluate", "skimage.color")
     pairs = zip(made.cpu(), truth.cpu(), strict=True)
     means = [
         float(color.deltaE_ciede2000(*(to_lab(_rows(p)) for p in pair)).mean(dtype=np.float64))
@@ -154,7 +154,7 @@ def _colorfulness(_: _Networks) -> PictureMetric:
 
 
 def _ciede2000(_: _Networks) -> PictureMetric:
-    _need("skimage.color")
+    need("evaluate", "skimage.color")
     return PictureMetric("CIEDE2000", ciede2000)
 
 
@@ -185,7 +185,7 @@ def _ssim(_: _Networks) -> PictureMetric:
 def _lpips(networks: _Networks) -> PictureMetric:
     """With AlexNet, as its authors recommend for comparing pictures."""
     make = _need("torchmetrics.image.lpip").LearnedPerceptualImagePatchSimilarity
-    url = _need("torchvision.models", _VISION).AlexNet_Weights.DEFAULT.url
+    url = _need_vision("torchvision.models").AlexNet_Weights.DEFAULT.url
     network = _loaded(lambda: make("alex").net, url).to(networks.device)
 
     def of(made: Tensor, truth: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ def frechet_distance(made: Tensor, truth: Tensor) -> float:
     |mean - mean'|^2 + tr(C + C' - 2 sqrt(C C')), with the covariances divided by N - 1.
 
     Raises:
-        MissingMetricError: torchmetrics is not installed.
+        MissingExtraError: torchmetrics is not installed.
     """
     fid = _need("torchmetrics.image.fid")
     distance = fid.FrechetInceptionDistance(feature=_Given(truth.shape[1]))
@@ -228,7 +228,7 @@ def inception_score(logits: Tensor, seed: int = 0) -> float:
     """IS of logits [N,classes]: the mean over random splits, which `seed` draws.
 
     Raises:
-        MissingMetricError: torchmetrics is not installed.
+        MissingExtraError: torchmetrics is not installed.
     """
     inception = _need("torchmetrics.image.inception")
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -287,7 +287,7 @@ class _Networks:
     @cached_property
     def inception(self) -> Embed:
         """Pictures to [N,2048+1008]: what FID compares, and the logits for IS."""
-        fidelity = _need("torch_fidelity.feature_extractor_inceptionv3", _VISION)
+        fidelity = _need_vision("torch_fidelity.feature_extractor_inceptionv3")
         outputs = [str(_INCEPTION_WIDTH), "logits_unbiased"]
         make, url = fidelity.FeatureExtractorInceptionV3, fidelity.URL_INCEPTION_V3
         network = _loaded(lambda: make("inception-v3-compat", outputs), url).to(self.device)
@@ -300,24 +300,27 @@ class _Networks:
         return lambda pictures: network.embedding(pictures.float() / 255)
 
 
-_EXTRA = "python -m pip install 'disco_fast[evaluate]'"
 _VISION = (
     "python -m pip install 'torchmetrics[image]', with the torchvision that belongs to torch "
     f"{torch.__version__}"
 )
 
 
-def _need(module: str, remedy: str = _EXTRA) -> ModuleType:
-    """Import a module, or say what installs it."""
-    package = module.partition(".")[0]
+def _need(module: str) -> ModuleType:
+    """Import a module that may import torchvision."""
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        missing = package if error.name is None else error.name.partition(".")[0]
-        raise MissingMetricError(f"{missing} is missing: {remedy}") from error
+        return need("evaluate", module)
     except RuntimeError as error:  # torchvision's, where it was made for another torch
-        reason = str(error).partition("\n")[0]
+        package, reason = module.partition(".")[0], str(error).partition("\n")[0]
         raise MissingMetricError(f"{package} does not work ({reason}): {_VISION}") from error
+
+
+def _need_vision(module: str) -> ModuleType:
+    """Import a module that the extra leaves to the user, for it must fit torch."""
+    try:
+        return _need(module)
+    except MissingExtraError as error:
+        raise MissingMetricError(f"{error.name} is missing: {_VISION}") from error
 
 
 def _loaded(make: Callable[[], Any], url: str) -> Any:

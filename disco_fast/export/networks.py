@@ -7,7 +7,6 @@ How colours are read from the color modeler's logits is in its file's metadata, 
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._extras import need
 from ..color import N_BINS
-from ..engine.folding import fold_spectral_norm
+from ..engine.convolutions import fold_spectral_norm
 from ..io.atomic import whole_file
 from ..model import DISCO
 from ..model.scale import TOKEN_DIM
@@ -79,7 +79,9 @@ class _Model(NamedTuple):
     outputs: Mapping[str, Mapping[int, str]]
 
 
-def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
+def export_onnx(
+    network: DISCO, folder: Path, opset: int = OPSET, replace: bool = True
+) -> list[Path]:
     """Write `features`, `color_modeler`, `color_generator` and `refinenet` as .onnx files.
 
     Batch, height and width, and the number of superpixels are free. Weights are fp32. Before a file
@@ -87,17 +89,19 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
 
     Args:
         network: as published, not one that an engine has prepared; it is not changed.
-        folder: an existing one; files of these names are replaced.
+        folder: an existing one.
         opset: of ONNX, at least 17.
+        replace: whether files of these names are replaced.
 
     Returns:
         The files.
 
     Raises:
-        ImportError: the extra is not installed.
+        MissingExtraError: the extra is not installed.
         MismatchError: a result differs by more than 1e-3.
+        FileExistsError: there is a file that may not be replaced.
     """
-    onnxruntime, onnx = _need("onnxruntime"), _need("onnx")
+    onnxruntime, onnx = need("export", "onnxruntime"), need("export", "onnx")
     weights = {key: value.clone().cpu() for key, value in network.state_dict().items()}
     copy = network.alike(weights)
     fold_spectral_norm(copy)
@@ -105,7 +109,7 @@ def export_onnx(network: DISCO, folder: Path, opset: int = OPSET) -> list[Path]:
     for model in _models(copy):
         model.network.eval()  # torch leaves all of it in the mode of its outermost part
         target = folder / f"{model.name}.onnx"
-        with whole_file(target) as partial:
+        with whole_file(target, replace) as partial:
             _write(model, partial, network, opset)
             if "color_logits" in model.outputs:
                 _add_metadata(onnx, partial, {READOUT: network.readout.to_json()})
@@ -195,13 +199,3 @@ def _compare(model: _Model, session: Any, grid: tuple[int, int], network: DISCO)
             raise MismatchError(
                 f"{model.name}: {name} differs by {difference:.2g} from the original"
             )
-
-
-def _need(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"ONNX needs {name}: python -m pip install 'disco_fast[export]', or in a checkout"
-            " python -m pip install '.[export]'"
-        ) from error

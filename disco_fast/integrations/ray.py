@@ -13,21 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..colorizer import Colorizer, check_settings
+from ..colorizer import Colorizer
 from ..console import reason
+from ..io import bounds
 from ..io.images import Picture, decode_image, to_pixels, to_tensor
 from ..io.uploads import MEGAPIXELS
+from ..options import ColorizeOptions, Settings
 from .batches import colorized_or_why_not
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
 
 
 class Colorize:
-    """For `Dataset.map_batches`: a network in each actor, and a batch's pictures in colour.
+    """For `Dataset.map_batches`: a network in each actor, and a batch's pictures in color.
 
     Pictures are arrays (H, W) or (H, W, C), C from 1 to 4: gray or RGB, of 2 and 4 channels the
     last is alpha; uint8 0-255, uint16 0-65535, floating 0-1 or bool, of any sizes and modes in one
@@ -39,12 +44,14 @@ class Colorize:
         column: of the pictures.
         result: the column that gets RGB, with alpha RGBA, of the same size and type (of bool:
             uint8); the other columns stay.
-        checkpoint: as for `Colorizer`, like the next two.
-        device: see there.
-        precision: see there.
+        checkpoint: as for `Colorizer`.
+        device: as for `Colorizer`.
+        precision: as for `Colorizer`.
         error: the column that says what is wrong with a picture, "" where nothing is. The result
             of such a picture has no pixels: (0, 0, 3).
-        settings: of `Colorizer.colorize_all`; one variant.
+        max_megapixels: of a picture in the bytes of a file, 10^6; looked up in its head before it
+            is decoded.
+        settings: `ColorizeOptions` by name; one variant.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -58,15 +65,19 @@ class Colorize:
         device: str | None = None,
         precision: str = "auto",
         error: str = "error",
-        **settings: Any,
+        max_megapixels: float = bounds.MEGAPIXELS,
+        **settings: Unpack[Settings],
     ):
-        _check(settings)
+        ColorizeOptions(**settings).only("in Ray", variants=1)
+        if not max_megapixels > 0:
+            raise ValueError(f"max_megapixels: expected more than 0, got {max_megapixels}")
+        self._megapixels = max_megapixels
         self._column, self._result, self._error = column, result, error
         self._settings = settings
         self._colorizer = Colorizer(checkpoint, device, precision)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with its pictures in colour.
+        """The batch with its pictures in color.
 
         Raises:
             KeyError: it has no such column.
@@ -78,7 +89,7 @@ class Colorize:
         results, errors = [_NO_PICTURE] * len(values), [""] * len(values)
         for row, value in enumerate(values):
             try:
-                pictures[row] = _picture(value)
+                pictures[row] = _picture(value, self._megapixels)
             except Exception as error:  # whatever somebody's data holds, the job goes on
                 errors[row] = reason(error)
         images = [to_tensor(picture.pixels) for picture in pictures.values()]
@@ -91,10 +102,10 @@ class Colorize:
         return {**batch, self._result: _column(results), self._error: np.array(errors, object)}
 
 
-def _picture(value: Any) -> Picture:
+def _picture(value: Any, megapixels: float) -> Picture:
     """What a row holds, as something that `to_tensor` takes."""
     if isinstance(value, bytes):
-        return decode_image(value)
+        return decode_image(value, megapixels)
     pixels = np.asarray(value)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -131,14 +142,6 @@ def _column(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return column
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    """Raise TypeError or ValueError for settings of `Colorizer.colorize_all` that do not fit."""
-    known = {"n_anchors": 8, "variants": 1, "seed": 0, "working_size": 256, "mode": "full"}
-    check_settings(**{**known, **settings})
-    if settings.get("variants", 1) != 1:
-        raise ValueError(f"variants: expected 1, got {settings['variants']}")
-
-
 def service(
     checkpoint: str | Path | None = None,
     device: str | None = None,
@@ -150,20 +153,22 @@ def service(
     largest_upload: int = 32 * 2**20,
     max_megapixels: float = MEGAPIXELS,
     upload_timeout_s: float = 60.0,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Any:
-    """A Ray Serve application: a picture file is posted, a PNG in colour comes back.
+    """A Ray Serve application: a picture file is posted, a PNG in color comes back.
 
     Requests that come within `batch_wait_timeout_s` are computed together; one bad picture fails
     alone. What is refused is answered with a sentence: status 400 for what is no picture or has too
-    many pixels, 413 for too many bytes, 408 for a body that takes too long, 503 where too many
-    pictures wait. A request whose replica dies is given to another one, once. Bodies are taken in
-    by a deployment of its own, so that slow clients keep no network waiting.
+    many pixels, 405 for anything but POST, 413 for too many bytes, 408 for a body that takes too
+    long, 503 where too many pictures wait, 507 where memory runs out. `GET /-/healthz` is Ray
+    Serve's own: 200 as long as it serves. A request whose replica dies is given to another one,
+    once. Bodies are taken in by a deployment of its own, so that slow clients keep no network
+    waiting.
 
     Args:
-        checkpoint: as for `Colorizer`, like the next two.
-        device: see there.
-        precision: see there.
+        checkpoint: as for `Colorizer`.
+        device: as for `Colorizer`.
+        precision: as for `Colorizer`.
         num_replicas: networks.
         ray_actor_options: of each, for instance `{"num_gpus": 0.25}`.
         max_batch_size: pictures computed together.
@@ -171,12 +176,12 @@ def service(
         largest_upload: bytes; counted while they come.
         max_megapixels: of a picture, 10^6; looked up in its head before it is decoded.
         upload_timeout_s: seconds until a body must be whole.
-        settings: of `Colorizer.colorize_all`; one variant.
+        settings: `ColorizeOptions` by name; one variant.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check(settings)
+    ColorizeOptions(**settings).only("in Ray", variants=1)
     bounds = {
         "max_batch_size": max_batch_size,
         "largest_upload": largest_upload,

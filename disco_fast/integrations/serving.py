@@ -113,6 +113,8 @@ class Entrance:
 
     async def __call__(self, request: Request) -> Response:
         """The picture that is posted in colour, or a sentence with a status of 400 or more."""
+        if request.method != "POST":
+            return Response("post a picture file, please", 405, {"allow": "POST"}, "text/plain")
         body = bytearray()
         try:
             await asyncio.wait_for(self._read(request, body), self._limits.seconds)

@@ -33,14 +33,28 @@ def whole_file(path: str | os.PathLike[str], replace: bool = True) -> Iterator[P
     partial = path.with_name(_PARTIAL.format(secrets.token_hex(4)))
     try:
         yield partial
-        _to_disk(partial)
-        if replace:
-            os.replace(partial, path)
-        else:
-            _rename_to_nothing(partial, path)
-        _to_disk(path.parent)
+        give_name(partial, path, replace)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def give_name(partial: Path, path: Path, replace: bool) -> None:
+    """Rename a file that is complete, once it is on the disk; then so is its name.
+
+    Args:
+        partial: the file.
+        path: its new name, in the same folder.
+        replace: see `whole_file`.
+
+    Raises:
+        FileExistsError: likewise.
+    """
+    _to_disk(partial)
+    if replace:
+        os.replace(partial, path)
+    else:
+        _rename_to_nothing(partial, path)
+    _to_disk(path.parent)
 
 
 def _rename_to_nothing(partial: Path, path: Path) -> None:

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
+from .color_profiles import of_numbers
+
 Comments: TypeAlias = "tuple[tuple[str, str], ...]"
 """Free text, each with a keyword."""
 
@@ -102,6 +104,22 @@ def png_resolution(data: bytes) -> tuple[float, float] | None:
             across, down = struct.unpack(">II", content[:8])
             return (across * _METER, down * _METER) if across and down else None
     return None
+
+
+def png_profile(data: bytes) -> bytes | None:
+    """The colour profile that a PNG file says in numbers, if it has no better word on colours."""
+    found: dict[bytes, bytes] = {}
+    for name, content in _png_chunks(data):
+        if name in (b"iCCP", b"sRGB", b"cICP"):
+            return None
+        found.setdefault(name, content)
+    gamma, places = found.get(b"gAMA", b""), found.get(b"cHRM", b"")
+    if len(gamma) != 4 or not any(gamma):
+        return None
+    exponent = 100_000 / int.from_bytes(gamma, "big")
+    gray = data[_SIGNATURE + 17] in (0, 4)  # colour types of PNG
+    numbers = struct.unpack(">8I", places) if len(places) == 32 else None
+    return of_numbers(exponent, numbers and [n / 100_000 for n in numbers], gray)
 
 
 def with_png_texts(

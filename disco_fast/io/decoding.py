@@ -10,14 +10,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from . import other_decoders, tiff_tags
-from .blocks import gif_is_cut, jpeg_segments
+from . import other_decoders, tiff_pages, tiff_tags
+from .blocks import gif_is_cut, jpeg_segments, png_profile
 from .bounds import DECODING, check_pixels
-from .libvips import pyvips
+from .libvips import forget_errors, pyvips
 from .metadata import Kept, field, of_image, of_tiff
 from .picture import ImageFileError, Pages, Picture
 from .tiff_tags import Directory, TagsError
@@ -32,15 +33,17 @@ _LOADERS = {
     "GIF": ("gifload_buffer", "error"),
     "AVIF": ("heifload_buffer", "error"),
 }
+_PROFILE = "icc-profile-data"
 _ANIMATED = ("GIF", "WebP")
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 _COLORS = {"b-w": 1, "grey16": 1, "cmyk": 4}  # samples that are no alpha; of all others three
+_XMP, _PHOTOSHOP, _ICC = 700, 34377, 34675  # tags of TIFF
+_DAMAGED = "not a picture in a known format, or damaged, or cut short"
+_NOT_READ = re.compile("not read|unsupported|not supported|not implemented", re.IGNORECASE)
+_STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_NO_END = "premature end of JPEG image"
+_ALONE = Lock()
 _STRAY_BYTES = 64  # before the end of a JPEG; some cameras leave a few
-
-# Tags of a TIFF page that decide how its samples are read.
-_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT = 254, 255, 256, 257
-_PHOTOMETRIC = 262
-_REDUCED, _MASK, _OLD_REDUCED, _RGB, _CIELAB = 1, 4, 2, 2, 8
 
 
 def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -> Pages:
@@ -57,7 +60,7 @@ def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -
         TooLargeError: see `check_pixels`.
     """
     if kind is None:
-        raise ImageFileError("not a picture in a known format, or damaged, or cut short")
+        raise ImageFileError(_DAMAGED)
     try:
         if kind not in _LOADERS:
             return Pages((_other(data, kind, megapixels),))
@@ -65,9 +68,10 @@ def decode(data: bytes, kind: str | None, megapixels: float, only_first: bool) -
             return Pages(tuple(_tiff(data, megapixels, only_first)))
         return _raster(data, kind, megapixels, only_first)
     except (pyvips.Error, TagsError, UnicodeDecodeError) as error:  # the last: of its own message
-        raise ImageFileError(
-            f"not a picture in a known format, or damaged, or cut short ({kind}: {_said(error)})"
-        ) from error
+        said = _said(error)
+        forget_errors()
+        known = "of a kind that is not read" if _NOT_READ.search(said) else _DAMAGED
+        raise ImageFileError(f"{known} ({kind}: {said})") from error
 
 
 def measure(data: bytes, kind: str, megapixels: float) -> int:
@@ -84,8 +88,7 @@ def measure(data: bytes, kind: str, megapixels: float) -> int:
     """
     try:
         if kind in ("TIFF", "BigTIFF"):
-            directories = tiff_tags.read(data)
-            width, height = _size(directories[_full_pictures(directories)[0]])
+            width, height = tiff_pages.size(tiff_pages.full_pictures(data)[0])
         else:
             image = _load(data, kind)
             width, height = image.width, image.height
@@ -103,9 +106,13 @@ def _said(error: Exception) -> str:
 
 def _load(data: bytes, kind: str, **options: Any) -> pyvips.Image:
     loader, fail_on = _LOADERS[kind]
-    return getattr(pyvips.Image, loader)(
+    image = getattr(pyvips.Image, loader)(
         data, **{"access": "sequential", "fail_on": fail_on, **options}
     )
+    if kind == "PNG" and field(image, _PROFILE) is None and (profile := png_profile(data)):
+        image = image.copy()
+        image.set_type(pyvips.GValue.blob_type, _PROFILE, profile)
+    return image
 
 
 def _samples(image: pyvips.Image) -> np.ndarray:
@@ -124,8 +131,8 @@ def _check(image: pyvips.Image) -> None:
 
 
 def _raster(data: bytes, kind: str, megapixels: float, only_first: bool) -> Pages:
-    if not only_first and kind == "PNG" and data.find(b"acTL", 0, data.find(b"IDAT")) >= 0:
-        return _animated_png(data, megapixels)
+    if not only_first and _is_animation(data, kind):
+        return _animation(data, kind, megapixels)
     if kind == "GIF" and gif_is_cut(data):
         raise pyvips.Error("it ends within a frame")
     image = _load(data, kind)
@@ -147,11 +154,18 @@ def _raster(data: bytes, kind: str, megapixels: float, only_first: bool) -> Page
     return Pages((_upright(pixels, alpha, orientation, kept),))
 
 
-def _animated_png(data: bytes, megapixels: float) -> Pages:
-    """An animated PNG, of which libvips knows the first frame only."""
-    head = _load(data, "PNG")
-    frames, times, loops = other_decoders.apng_frames(data, megapixels)
-    kept, profile = of_image(head, "PNG", data), field(head, "icc-profile-data")
+def _is_animation(data: bytes, kind: str) -> bool:
+    """Whether there are frames that libvips does not know of."""
+    if kind == "PNG":
+        return data.find(b"acTL", 0, data.find(b"IDAT")) >= 0
+    return kind == "AVIF" and data[8:12] == b"avis"
+
+
+def _animation(data: bytes, kind: str, megapixels: float) -> Pages:
+    """An animated PNG or AVIF, of which libvips knows the first frame only."""
+    head = _load(data, kind)
+    frames, times, loops = other_decoders.frames(data, kind, megapixels)
+    kept, profile = of_image(head, kind, data), field(head, _PROFILE)
     pictures = [Picture(*_split(_of_samples(frame, profile)), kept) for frame in frames]
     return Pages(tuple(pictures), times, loops)
 
@@ -175,29 +189,41 @@ def _jpeg(image: pyvips.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | No
             image = _as_ink(image.copy_memory())
     try:
         return _split(image)
-    except pyvips.Error as damage:
-        stray = re.search(r"(\d+) extraneous bytes before marker 0xd9", str(damage))
-        if stray and int(stray[1]) <= _STRAY_BYTES:
+    except pyvips.Error:
+        damage = _damage(data)
+        stray = [_STRAY.search(line) for line in damage]
+        if damage and all(found and int(found[1]) <= _STRAY_BYTES for found in stray):
             return _split(_load(data, "JPEG", fail_on="error"))
-        if "premature end of JPEG image" in str(damage) and not image.get("jpeg-multiscan"):
+        if any(_NO_END in line for line in damage) and not image.get("jpeg-multiscan"):
             return _split(_load(data + b"\xff\xd9", "JPEG"))  # fails again if samples are missing
         raise
 
 
-def _as_ink(image: pyvips.Image) -> pyvips.Image:
-    """CMYK that may be the wrong way round: no paper takes four full inks over wide areas."""
+def _damage(data: bytes) -> list[str]:
+    """What libvips has to say of a JPEG, without what it still had to say of other files."""
+    with _ALONE:
+        forget_errors()
+        try:
+            _load(data, "JPEG").copy_memory()
+        except pyvips.Error as damage:
+            return [line for line in str(damage).splitlines()[1:] if line.strip()]
+    return []
 
-    def soaked(ink: np.ndarray) -> int:
-        return int((ink.sum(axis=2, dtype=np.int64) > 0.9 * 4 * 255).sum())
+
+def _as_ink(image: pyvips.Image) -> pyvips.Image:
+    """CMYK that may be the wrong way round: no paper takes more than three full inks."""
+
+    def too_much(ink: np.ndarray) -> int:
+        return int((ink.sum(axis=2, dtype=np.int64) - 3 * 255).clip(0).sum())
 
     ink = _samples(image)
-    return image if soaked(ink) < soaked(255 - ink) else image.invert()
+    return image if too_much(ink) <= too_much(255 - ink) else image.invert()
 
 
 def _split(image: pyvips.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Grey or RGB in sRGB, and alpha if there is one."""
     colors = _COLORS.get(image.interpretation, 3)
-    profile = field(image, "icc-profile-data")
+    profile = field(image, _PROFILE)
     if colors < 4 and (profile is None or _says_srgb(profile, colors)):
         samples = _samples(image)
     else:
@@ -214,7 +240,7 @@ def _in_srgb(image: pyvips.Image) -> pyvips.Image:
     """By the profile of the picture, or as is usual without."""
     colors = _COLORS.get(image.interpretation, 3)
     deep = image.format == "ushort"
-    if colors == 4 and field(image, "icc-profile-data") is None:
+    if colors == 4 and field(image, _PROFILE) is None:
         most = 65535 if deep else 255
         light = (most - image[:3]) * ((most - image[3]) / most)
         return light.rint().cast(image.format).copy(interpretation="rgb16" if deep else "srgb")
@@ -234,7 +260,7 @@ def _says_srgb(profile: bytes, colors: int) -> bool:
     image = pyvips.Image.new_from_memory(
         np.ascontiguousarray(probe).data, probe.shape[1], 1, colors, "uchar"
     ).copy(interpretation="b-w" if colors == 1 else "srgb")
-    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    image.set_type(pyvips.GValue.blob_type, _PROFILE, profile)
     shown = _samples(_in_srgb(image)).astype(int)
     return bool(np.abs(shown - probe).max() <= 1)
 
@@ -268,66 +294,49 @@ def _turned(samples: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _tiff(data: bytes, megapixels: float, only_first: bool) -> list[Picture]:
-    directories = tiff_tags.read(data)
-    wanted = _full_pictures(directories)[: 1 if only_first else None]
+    wanted = tiff_pages.full_pictures(data)[: 1 if only_first else None]
     if not wanted:
         raise TagsError("no picture in it")
-    sizes = [_size(directories[page]) for page in wanted]
+    sizes = [tiff_pages.size(page) for page in wanted]
     check_pixels(sizes, len(data), megapixels)
     with DECODING.taken(sum(width * height for width, height in sizes)):
-        return [_tiff_page(data, page, directories[page], megapixels) for page in wanted]
+        return [_tiff_page(data, page) for page in wanted]
 
 
-def _full_pictures(directories: list[Directory]) -> list[int]:
-    """The pages, without previews and masks; the largest if there is nothing else."""
-
-    def extra(page: Directory) -> bool:
-        kind = tiff_tags.number(page, _SUBFILE, 0)
-        old = tiff_tags.number(page, _OLD_SUBFILE, 0)
-        return bool(kind & (_REDUCED | _MASK)) or old == _OLD_REDUCED
-
-    def area(number: int) -> int:
-        width, height = _size(directories[number])
-        return width * height
-
-    numbers = range(len(directories))
-    full = [number for number in numbers if not extra(directories[number])]
-    return full or sorted(numbers, key=area)[-1:]
-
-
-def _size(page: Directory) -> tuple[int, int]:
-    return tiff_tags.number(page, _WIDTH, 0), tiff_tags.number(page, _HEIGHT, 0)
-
-
-def _tiff_page(data: bytes, page: int, directory: Directory, megapixels: float) -> Picture:
-    lab = tiff_tags.number(directory, _PHOTOMETRIC, 0) == _CIELAB
-    orientation = tiff_tags.number(directory, tiff_tags.ORIENTATION, 1)
-    changes: Directory = {}
-    if lab:  # libvips knows some of these only: told that they are RGB, it gives them as they are
-        changes[_PHOTOMETRIC] = tiff_tags.shorts(_RGB)
-    if not 1 <= orientation <= 8:  # means nothing, but libtiff takes it for damage
-        changes[tiff_tags.ORIENTATION] = tiff_tags.shorts(1)
-    if changes:
-        data, page = tiff_tags.alone(data, page, changes), 0
-    image = _load(data, "TIFF", page=page)
-    check_pixels([(image.width, image.height)], len(data), megapixels)
+def _tiff_page(data: bytes, directory: Directory) -> Picture:
+    colors = tiff_tags.number(directory, tiff_pages.PHOTOMETRIC, 0)
+    lab = colors in (tiff_pages.CIELAB, tiff_pages.ICCLAB)
+    # libvips knows some of these only: told that they are RGB, it gives them as they are.
+    changes: Directory = {tiff_pages.PHOTOMETRIC: tiff_tags.shorts(tiff_pages.RGB)} if lab else {}
+    page = tiff_pages.alone(data, directory, changes)
+    image = _load(page.data, "TIFF", fail_on="warning" if page.strict else "error")
+    if page.finished:
+        samples, is_ink = page.finished(_samples(image)), image.interpretation == "cmyk"
+        image = _of_samples(samples, _block(directory, _ICC), is_ink)
+    if (image.width, image.height) != tiff_pages.size(directory):
+        raise TagsError("its size is damaged")
     _check(image)
-    kept = of_tiff(
-        directory,
-        field(image, "xmp-data"),
-        field(image, "photoshop-data"),
-    )
     if lab:
-        image = _from_lab(image)
+        image = _from_lab(image, offset=colors == tiff_pages.ICCLAB)
     pixels, alpha = _split(image)
-    return _upright(pixels, alpha, orientation, kept)
+    xmp, photoshop = (_block(directory, tag) for tag in (_XMP, _PHOTOSHOP))
+    orientation = tiff_tags.number(directory, tiff_tags.ORIENTATION, 1)
+    return _upright(pixels, alpha, orientation, of_tiff(directory, xmp, photoshop))
 
 
-def _from_lab(image: pyvips.Image) -> pyvips.Image:
-    """CIE Lab as TIFF has it, L full range and a, b signed, in sRGB of the same depth."""
+def _block(directory: Directory, tag: int) -> bytes | None:
+    entry = directory.get(tag)
+    return entry.data if isinstance(entry, tiff_tags.Entry) else None
+
+
+def _from_lab(image: pyvips.Image, offset: bool) -> pyvips.Image:
+    """CIE Lab as TIFF has it, L full range and a, b signed or offset, in sRGB of that depth."""
     image = image.copy_memory()
     most, signed, scale = (255, "char", 1.0) if image.format == "uchar" else (65535, "short", 256.0)
-    chroma = image[1:3].copy(format=signed).cast("float") / scale
+    if offset and most > 255:
+        raise ImageFileError("ICC Lab of 16 bits is not read: save it as RGB")
+    chroma = (image[1:3] ^ (128 if offset else 0)).copy_memory()
+    chroma = chroma.copy(format=signed).cast("float") / scale
     lightness = image[0] * (100.0 / most)
     lab = lightness.bandjoin(chroma).copy(interpretation="lab")
     deep = most > 255
@@ -341,13 +350,13 @@ def _other(data: bytes, kind: str, megapixels: float) -> Picture:
     return Picture(*_split(_of_samples(samples, profile)), kept)
 
 
-def _of_samples(samples: np.ndarray, profile: bytes | None) -> pyvips.Image:
+def _of_samples(samples: np.ndarray, profile: bytes | None, is_ink: bool = False) -> pyvips.Image:
     height, width, bands = samples.shape
     deep = samples.dtype == np.uint16
     names = ("grey16", "rgb16") if deep else ("b-w", "srgb")
     image = pyvips.Image.new_from_memory(
         np.ascontiguousarray(samples).data, width, height, bands, "ushort" if deep else "uchar"
-    ).copy(interpretation=names[bands > 2])
+    ).copy(interpretation="cmyk" if is_ink else names[bands > 2])
     if profile:
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+        image.set_type(pyvips.GValue.blob_type, _PROFILE, profile)
     return image

@@ -5,7 +5,6 @@ BMP, PNM and JPEG 2000 by OpenCV; HEIC, JPEG XL, TGA and PCX by Pillow and its p
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 import struct
@@ -13,13 +12,15 @@ from types import ModuleType
 
 import numpy as np
 
+from .._extras import MissingExtraError, need
 from .bounds import DECODING, TooLargeError, check_pixels
 from .metadata import Kept, of_blocks
 from .opencv import opencv
 from .picture import ImageFileError
 
-_PNM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
-_CODESTREAM = b"\xff\x4f\xff\x51"
+_GAP, _NUMBER = rb"(?:\s|#[^\n]*\n)+", rb"(\d{1,9})"
+_PNM = re.compile(rb"P([1-6])" + 2 * (_GAP + _NUMBER) + rb"(?:" + _GAP + _NUMBER + rb")?\s")
+_CODESTREAM, _DEPTH_AT = b"\xff\x4f\xff\x51", 42
 _PLUGINS = {
     "HEIC": "pillow_heif",
     "JPEG XL": "pillow_jxl",
@@ -50,7 +51,8 @@ def decode(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, bytes
         raise ImageFileError(f"{_DAMAGED} ({kind})") from None
     check_pixels([size], len(data), megapixels)
     with DECODING.taken(size[0] * size[1]):
-        return _by_opencv(data, kind, size), None, Kept()
+        samples = _by_opencv(data, kind, size)
+        return _full_range(samples, _most(data, kind, samples)), None, Kept()
 
 
 def _by_opencv(data: bytes, kind: str, size: tuple[int, int]) -> np.ndarray:
@@ -76,6 +78,25 @@ def _by_opencv(data: bytes, kind: str, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(samples[..., order])
 
 
+def _most(data: bytes, kind: str, samples: np.ndarray) -> int:
+    """What white is among the samples that OpenCV gives, which it does not scale."""
+    usual = int(np.iinfo(samples.dtype).max)
+    if kind == "JPEG 2000":
+        bits = (data[_codestream(data) + _DEPTH_AT] & 0x7F) + 1
+        return usual if bits <= 8 else 2**bits - 1
+    head = _PNM.match(data[:4096]) if kind == "PNM" else None
+    if head is None or head[4] is None or head[1] in b"14" or (usual == 255 and head[1] in b"23"):
+        return usual  # OpenCV has scaled text of 8 bits
+    return min(max(int(head[4]), 1), usual)
+
+
+def _full_range(samples: np.ndarray, most: int) -> np.ndarray:
+    usual = np.iinfo(samples.dtype).max
+    if most == usual:
+        return samples
+    return np.rint(samples.clip(0, most) * (usual / most)).astype(samples.dtype)
+
+
 def _bmp_size(data: bytes) -> tuple[int, int]:
     (length,) = struct.unpack_from("<I", data, 14)
     if length == 12:
@@ -97,6 +118,14 @@ def _pnm_size(data: bytes) -> tuple[int, int]:
 
 def _jpeg2000_size(data: bytes) -> tuple[int, int]:
     """Of the samples themselves: what a box around them says may differ."""
+    if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise ImageFileError(f"{_DAMAGED} (JPEG 2000)")
+    right, bottom, left, top = struct.unpack_from(">IIII", data, _codestream(data) + 8)
+    return right - left, bottom - top
+
+
+def _codestream(data: bytes) -> int:
+    """Where the codestream of a JPEG 2000 begins."""
     place = 0
     while not data.startswith(_CODESTREAM, place):
         length, name = struct.unpack_from(">I4s", data, place)
@@ -105,10 +134,7 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int]:
             (length,) = struct.unpack_from(">Q", data, place + 8)
             head = 16
         place += head if name == b"jp2c" else max(length, 8)
-    if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ImageFileError(f"{_DAMAGED} (JPEG 2000)")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, place + 8)
-    return right - left, bottom - top
+    return place
 
 
 def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, bytes | None, Kept]:
@@ -138,23 +164,27 @@ def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, b
     return samples.reshape(*samples.shape[:2], -1), info.get("icc_profile"), kept
 
 
-def apng_frames(data: bytes, megapixels: float) -> tuple[list[np.ndarray], tuple[int, ...], int]:
-    """The frames of an animated PNG, (H, W, 3 or 4) uint8, their milliseconds, and its loops.
+def frames(
+    data: bytes, kind: str, megapixels: float
+) -> tuple[list[np.ndarray], tuple[int, ...], int]:
+    """The frames of an animation, (H, W, 3 or 4) uint8, their milliseconds, and its loops.
 
     Args:
         data: the file.
+        kind: "PNG" or "AVIF".
         megapixels: the most that all frames may have.
 
     Raises:
         ImageFileError: it is not sound, or what decodes it is not installed.
         TooLargeError: see `check_pixels`.
     """
-    images, frames, times = _plugin("PNG", "PIL.Image"), [], []
+    images, frames, times = _plugin(kind, "PIL.Image"), [], []
     try:
-        picture = images.open(io.BytesIO(data), formats=["PNG"])
-        check_pixels([picture.size] * picture.n_frames, len(data), megapixels)
-        with DECODING.taken(picture.size[0] * picture.size[1] * picture.n_frames):
-            for number in range(picture.n_frames):
+        picture = images.open(io.BytesIO(data), formats=[kind])
+        count = getattr(picture, "n_frames", 1)
+        check_pixels([picture.size] * count, len(data), megapixels)
+        with DECODING.taken(picture.size[0] * picture.size[1] * count):
+            for number in range(count):
                 picture.seek(number)
                 mode = "RGBA" if picture.has_transparency_data else "RGB"
                 frames.append(np.array(picture.convert(mode)))
@@ -162,7 +192,7 @@ def apng_frames(data: bytes, megapixels: float) -> tuple[list[np.ndarray], tuple
     except TooLargeError:
         raise
     except Exception as error:  # of many kinds
-        raise ImageFileError(f"{_DAMAGED} (animated PNG: {error})") from error
+        raise ImageFileError(f"{_DAMAGED} (animated {kind}: {error})") from error
     bands = min(frame.shape[2] for frame in frames)
     return [frame[..., :bands] for frame in frames], tuple(times), picture.info.get("loop", 0)
 
@@ -205,8 +235,6 @@ def _jpeg_xl_codestream(data: bytes) -> bytes:
 
 def _plugin(kind: str, name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImageFileError(
-            f"{kind} needs a decoder that is not installed: pip install 'disco_fast[formats]'"
-        ) from error
+        return need("formats", name)
+    except MissingExtraError as error:
+        raise ImageFileError(f"the decoder of {kind} is not installed: {error}") from error

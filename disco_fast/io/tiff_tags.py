@@ -7,7 +7,8 @@ are, reading ends, takes no more memory than they do, and raises nothing but `Ta
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 SHORT, LONG, RATIONAL = 3, 4, 5
@@ -16,10 +17,11 @@ ORIENTATION, DESCRIPTION, COLOR_SPACE = 274, 270, 40961
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 
 _PLACES = (273, 324)  # of strips, of tiles
+_STRIP_SIZES = 279
 _SIZES = dict(zip(range(1, 14), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), strict=True))
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _UNITS = _SIZES | {5: 4, 10: 4}  # what is turned round for the other order of bytes
-_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _MOST_DIRECTORIES, _LARGEST = 10_000, 2**24  # bytes of a description
 
 
@@ -123,22 +125,62 @@ def _moved(directory: Directory, by: int) -> Directory:
     return moved
 
 
-def alone(data: bytes, page: int, changes: Directory) -> bytes:
-    """The file with one directory only, some of whose tags are changed.
+def below(data: bytes, directory: Directory, tag: int) -> list[Directory]:
+    """The directories that a tag points to.
+
+    Args:
+        data: of the file.
+        directory: that has the tag, or has it not.
+        tag: its number.
+
+    Raises:
+        TagsError: one is damaged.
+    """
+    entry, layout = directory.get(tag), _Layout.of(data)
+    places = entry.numbers if isinstance(entry, Entry) else ()
+    try:
+        return [_directory(data, place, layout, ())[0] for place in places[:_MOST_DIRECTORIES]]
+    except (struct.error, OverflowError):
+        raise TagsError("damaged TIFF directories") from None
+
+
+def alone(data: bytes, directory: Directory) -> bytes:
+    """The file with one directory only.
 
     Args:
         data: the file.
-        page: which directory.
-        changes: by tag.
-
-    Raises:
-        TagsError: there is no such directory.
+        directory: of samples in it.
     """
     layout = _Layout.of(data)
-    directory = read(data)[page] | changes
     made = bytearray(data) + b"\0" * (-len(data) % 8)
     struct.pack_into(layout.order + layout.offset, made, layout.first, len(made))
     return bytes(made + _written(directory, len(made), layout))
+
+
+def of_strips(like: bytes, directory: Directory, strips: list[bytes]) -> bytes:
+    """A file of one page, in the order of bytes of another, whose strips are given.
+
+    They are at its end, so that no strip that is too short goes on in what is no samples.
+
+    Args:
+        like: the other file.
+        directory: of the page, without its strips.
+        strips: as they are stored.
+    """
+    layout = _Layout.of(like)
+    kind, code = (16, "Q") if layout.big else (LONG, "I")
+    front = layout.first + layout.inline
+
+    def head(starts: Iterable[int]) -> bytes:
+        numbers = (starts, map(len, strips))
+        entries = [Entry(kind, b"".join(struct.pack(f"<{code}", n) for n in ns)) for ns in numbers]
+        tags = dict(zip((_PLACES[0], _STRIP_SIZES), entries, strict=True))
+        return _written(directory | tags, front, layout)
+
+    place = front + len(head([0] * len(strips)))
+    starts = list(accumulate(map(len, strips), initial=place))[:-1]
+    pointer = struct.pack(layout.order + layout.offset, front)
+    return b"".join([like[: layout.first], pointer, head(starts), *strips])
 
 
 class _Layout:

@@ -1,4 +1,4 @@
-"""DISCO: the published network, from lightness to chroma by way of a few coloured anchors."""
+"""DISCO: the published network, from lightness to chroma by way of a few colored anchors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DISCOOutput:
         association_sum: [N,1,h,w], pooled weight in cells.
         superpixel_size: [N,1,h,w], area under hard assignment in cells.
         color_tokens: [N,P,64], output of the color modeler, clustered by K-Means.
-        color_logits: [N,313,h,w], its colour distribution; None in a prepared network, which
+        color_logits: [N,313,h,w], its color distribution; None in a prepared network, which
             computes those of the anchors only.
         kmeans_labels: [N,P] int64.
         kmeans_centers: [N,K,64].
@@ -47,7 +47,7 @@ class DISCOOutput:
         anchor_mask: [M,1,h,w], one at anchors.
         anchor_colors: [M,2,h,w], ab/110 at anchors, zero elsewhere.
         guided_tokens: [M,P,64], output of the color generator.
-        guided_logits: [M,313,h,w], its colour distribution; None in a prepared network, for
+        guided_logits: [M,313,h,w], its color distribution; None in a prepared network, for
             nothing depends on it.
         ab: [M,2,H,W], the result, ab/110 in -1..1.
     """
@@ -90,12 +90,12 @@ class Superpixels:
 
 @dataclass(frozen=True)
 class Placed:
-    """Anchors and the colours that the network gives them.
+    """Anchors and the colors that the network gives them.
 
     Attributes:
         labels, centers: the clusters, as `kmeans_labels` and `kmeans_centers` of `DISCOOutput`.
         index: [N,K] int64, the superpixel that is the anchor of each cluster.
-        bins: [N,V,K] int64, their colours in each variant.
+        bins: [N,V,K] int64, their colors in each variant.
         color_logits: as in `DISCOOutput`, but [N,P,313].
     """
 
@@ -108,7 +108,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Generated:
-    """The second half, which depends on the anchors too: M colourings.
+    """The second half, which depends on the anchors too: M colorings.
 
     Attributes:
         anchor_mask: [M,P,1], one at anchors.
@@ -161,8 +161,8 @@ class DISCO(nn.Module):
         published = backbone == "published"
         self.repnet: nn.Module = Backbone(width) if published else EfficientNetBackbone()
         self.enhanceNet: nn.Module = RefineNet(width)
-        self.wildpath = TokenEncoder()
-        self.hintpath = TokenEncoder()
+        self.wildpath: nn.Module = TokenEncoder()
+        self.hintpath: nn.Module = TokenEncoder()
         self.mid_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
         self.trg_word_emb = nn.Linear(TOKEN_DIM + N_BINS + 1, TOKEN_DIM, bias=False)
         self.trg_word_prj = nn.Linear(TOKEN_DIM, N_BINS, bias=False)
@@ -184,7 +184,7 @@ class DISCO(nn.Module):
             n_anchors: K, 1..P for P superpixels.
             kmeans_init: [N,K] int64, superpixels that are the first cluster centers; drawn by
                 k-means++ from `seed` if None.
-            variants: V, 1..3 colourings of each image from unlike anchor colours.
+            variants: V, 1..3 colorings of each image from unlike anchor colors.
             seed: of the draw; the same for every image, so a batch changes nothing.
             offset: [313], added to the color logits before a color is read from them as the
                 annealed mean, see `readout.py`; None: the most probable color, as published.
@@ -249,15 +249,15 @@ class DISCO(nn.Module):
         seed: int = 0,
         offset: Tensor | None = None,
     ) -> Placed:
-        """Anchors by K-Means on the color tokens, and their colours (section 4.2).
+        """Anchors by K-Means on the color tokens, and their colors (section 4.2).
 
         Args:
             superpixels: of N pictures.
-            n_anchors: as for `forward`, like the rest.
-            kmeans_init: see there.
-            variants: see there.
-            seed: see there.
-            offset: see there.
+            n_anchors: as for `forward`.
+            kmeans_init: as for `forward`.
+            variants: as for `forward`.
+            seed: as for `forward`.
+            offset: as for `forward`.
         """
         tokens = superpixels.color_tokens
         if kmeans_init is None:
@@ -277,7 +277,7 @@ class DISCO(nn.Module):
             color_tokens: [N,P,64] of `Superpixels`.
             anchors: [N,K] int64 superpixels.
             variants: as for `forward`.
-            offset: see there.
+            offset: as for `forward`.
         """
         logits = self.mid_word_prj(color_tokens)
         return self.ops.anchor_bins(
@@ -287,13 +287,13 @@ class DISCO(nn.Module):
     def generate(
         self, gray: Tensor, superpixels: Superpixels, anchors: Tensor, bins: Tensor
     ) -> Generated:
-        """The second half: spread the colours of given anchors over the picture.
+        """The second half: spread the colors of given anchors over the picture.
 
         Args:
             gray: [N,1,H,W], as `superpixels` was made from.
             superpixels: of N pictures.
-            anchors: [M,K] int64, distinct superpixels; M is N, or N*V for V colourings of each.
-            bins: [M,K] int64, their colours.
+            anchors: [M,K] int64, distinct superpixels; M is N, or N*V for V colorings of each.
+            bins: [M,K] int64, their colors.
         """
         variants = len(bins) // len(gray)
 
@@ -310,13 +310,13 @@ class DISCO(nn.Module):
     def guide(
         self, tokens: Tensor, position: Tensor, anchors: Tensor, bins: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The color generator: what every superpixel makes of the anchors' colours.
+        """The color generator: what every superpixel makes of the anchors' colors.
 
         Args:
             tokens: [M,P,64], as `Superpixels.tokens`.
             position: [1,P,64].
             anchors: [M,K] int64, distinct superpixels.
-            bins: [M,K] int64, their colours.
+            bins: [M,K] int64, their colors.
 
         Returns:
             anchor_mask, anchor_label, guided_tokens, as in `Generated`.
@@ -324,7 +324,7 @@ class DISCO(nn.Module):
         mask, label = self._hints(bins, anchors, tokens.shape[1])
         return mask, label, self.hintpath(self._embed(tokens, mask, label), position)
 
-    # The steps below are those that a prepared network does in another way (engine/).
+    # Steps of the above, to be overridden by name.
 
     def _extract(self, gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
         """What depends on the picture alone: association, features, position.
@@ -346,7 +346,7 @@ class DISCO(nn.Module):
         variants: int,
         offset: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Anchors [N,K], their colour bins [N,V,K], and the colour logits [N,P,313]."""
+        """Anchors [N,K], their color bins [N,V,K], and the color logits [N,P,313]."""
         logits = self.mid_word_prj(color_tokens)
         anchors, bins = self.ops.choose_anchors(
             labels,
@@ -365,7 +365,7 @@ class DISCO(nn.Module):
         return self.ops.sp_diffuse(tokens, association, self.cell_size, gray)
 
     def _guided_logits(self, guided_tokens: Tensor, rows: int) -> Tensor | None:
-        """Colour logits after guidance, [M,313,h,w]."""
+        """Color logits after guidance, [M,313,h,w]."""
         return _as_map(self.trg_word_prj(guided_tokens), rows)
 
     def _hints(self, bins: Tensor, anchors: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -376,7 +376,7 @@ class DISCO(nn.Module):
         return mask[..., None], label
 
     def _embed(self, tokens: Tensor, mask: Tensor, label: Tensor) -> Tensor:
-        """The color generator's input: tokens, one-hot anchor colours, anchor mask; [M,P,64]."""
+        """The color generator's input: tokens, one-hot anchor colors, anchor mask; [M,P,64]."""
         colors = mask * F.one_hot(label, N_BINS).to(tokens.dtype)
         return self.trg_word_emb(torch.cat([tokens, colors, mask], dim=-1))
 
@@ -411,7 +411,7 @@ def assemble(
 ) -> DISCO:
     """A network in eval mode whose weights are the fp32 tensors of `state`.
 
-    Unlike `DISCO()` it initialises nothing first, so it is quick and leaves the global random state
+    Unlike `DISCO()` it initializes nothing first, so it is quick and leaves the global random state
     alone.
     """
     with torch.device("meta"):

@@ -1,10 +1,7 @@
 """The specification: what every op means, in plain PyTorch, on any device and in any float dtype.
 
-It is also the published eager path. The steps are those of the paper's released program (nine
-passes over the features to pool them, nine to spread them, a Python loop per image and per cluster
-in K-Means, colours chosen for every superpixel where only the anchors' are used), so
-`benchmarks/timing.py` times this module as the baseline, and every faster form is tested against
-it.
+Each op is written as the paper defines it, to be read and to be compared with: every faster form
+is tested against it. Where a device has no native library, it also runs instead.
 
 Pixel tensors (features, association) may be half precision; superpixel tensors (tokens, weights,
 sizes) are in `wide_dtype`, in which all sums are kept.
@@ -21,7 +18,6 @@ from .anchors import (
     anchor_bins,
     choose_anchors,
     diverse_bins,
-    encode_colors,
     mean_bins,
     select_anchors,
 )
@@ -67,7 +63,6 @@ __all__ = [
     "anchor_bins",
     "choose_anchors",
     "diverse_bins",
-    "encode_colors",
     "encoder",
     "kmeans",
     "kmeans_init",

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIZE_BONUS = 0.01  # weight of a superpixel's size against its membership in the anchor's cluster
-TOP_BINS = 10  # diverse colours are taken from this many most probable bins
-MAX_VARIANTS = 3  # there is no fourth unlike colour
-COLOR_PARTS = 1024  # mean colours are rounded to such parts of a unit of ab
+TOP_BINS = 10  # diverse colors are taken from this many most probable bins
+MAX_VARIANTS = 3  # there is no fourth unlike color
+COLOR_PARTS = 1024  # mean colors are rounded to such parts of a unit of ab
 
 
 def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
@@ -30,14 +30,14 @@ def select_anchors(labels: Tensor, sizes: Tensor, n_clusters: int) -> Tensor:
 
 
 def diverse_bins(first: Tensor, ranked: Tensor, bin_centers: Tensor, variants: int) -> Tensor:
-    """Up to three unlike colours of an anchor: a given one, and two of its most probable bins.
+    """Up to three unlike colors of an anchor: a given one, and two of its most probable bins.
 
     Variant 1 is the given bin; 2 the one farthest from it in ab; 3 the one with the largest summed
     distance to both. First maximum wins; distances are fp64, in which those between whole numbers
     are equal where they should be, so that a tie is no matter of rounding.
 
     Args:
-        first: [N,K] int64, the first colour of each anchor.
+        first: [N,K] int64, the first color of each anchor.
         ranked: [N,T,K] int64, the T most probable bins of each anchor, most probable first.
         bin_centers: [313,2] ab of the bins' centers.
         variants: V, 1..3.
@@ -77,18 +77,6 @@ def mean_bins(scores: Tensor, bin_centers: Tensor, temperature: float) -> Tensor
     return (mean[..., None, :] - centers).square().sum(dim=-1).argmin(dim=-1)
 
 
-def encode_colors(ab: Tensor, bin_centers: Tensor) -> Tensor:
-    """Most probable bin of each color [M,2] as int64 [M], by way of the published soft encoding.
-
-    A color counts for its five nearest bins, by a Gaussian of 5 units; a bin's center is that bin.
-    """
-    distance, nearest = torch.cdist(bin_centers, ab).sort(dim=0)
-    share = (-(distance[:5] ** 2) / (2 * 5**2)).exp()
-    soft = ab.new_zeros(len(bin_centers), len(ab))
-    soft.scatter_(0, nearest[:5], share / share.sum(dim=0))
-    return soft.max(dim=0)[1]
-
-
 def anchor_bins(
     logits: Tensor,
     anchor_index: Tensor,
@@ -97,9 +85,7 @@ def anchor_bins(
     offset: Tensor | None = None,
     temperature: float = 0.0,
 ) -> Tensor:
-    """Colour bins of the anchors.
-
-    Like the published program, chooses colours for every superpixel and finds their bins again.
+    """Color bins of the anchors.
 
     Args:
         logits: [N,P,313] of the color modeler.
@@ -107,18 +93,17 @@ def anchor_bins(
         bin_centers: [313,2].
         variants: V, 1..3; the first is as `temperature` says, for the others see `diverse_bins`.
         offset: [313], added to the logits of every superpixel.
-        temperature: 0, as published: the most probable bin; above 0, see `mean_bins`.
+        temperature: 0, as in the paper: the most probable bin; above 0, see `mean_bins`.
 
     Returns:
         [N,V,K] int64 bins.
     """
-    scores = logits if offset is None else logits + offset
-    probability = torch.softmax(scores.transpose(1, 2), dim=1)
-    ranked = probability.sort(dim=1, descending=True, stable=True)[1][:, :TOP_BINS]
+    scores = logits.gather(1, anchor_index[..., None].expand(-1, -1, logits.shape[2]))
+    if offset is not None:
+        scores = scores + offset
+    ranked = scores.sort(dim=2, descending=True, stable=True)[1][..., :TOP_BINS].transpose(1, 2)
     first = mean_bins(scores, bin_centers, temperature) if temperature > 0 else ranked[:, 0]
-    colors = bin_centers[diverse_bins(first, ranked, bin_centers, variants)]
-    bins = encode_colors(colors.flatten(0, 2), bin_centers).view(colors.shape[:-1])
-    return bins.gather(2, anchor_index[:, None].expand(-1, variants, -1))
+    return diverse_bins(first, ranked, bin_centers, variants)
 
 
 def choose_anchors(

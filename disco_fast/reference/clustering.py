@@ -8,11 +8,6 @@ import torch
 from torch import Tensor
 
 
-def _refill(members: Tensor, points: Tensor, spare: Iterator[Tensor]) -> Tensor:
-    """The cluster's members, or for an empty one the next of the points that lie farthest off."""
-    return members if len(members) else points[next(spare)][None]
-
-
 def _farthest_first(distance: Tensor) -> Iterator[Tensor]:
     """Indices by falling distance; a generator, so that nothing is sorted unless asked for."""
     yield from distance.sort(descending=True, stable=True)[1]
@@ -30,9 +25,8 @@ def _kmeans_image(
         previous = centers.clone()
         spare = _farthest_first(distance.amin(dim=1))
         for cluster in range(len(centers)):
-            members = torch.nonzero(labels == cluster).squeeze(1)
-            chosen = _refill(torch.index_select(points, 0, members), points, spare)
-            centers[cluster] = chosen.mean(dim=0)
+            members = points[labels == cluster]
+            centers[cluster] = members.mean(dim=0) if len(members) else points[next(spare)]
         shift = (centers - previous).square().sum(dim=1).sqrt().sum()
         if shift**2 < tol or iteration >= max_iter:
             return labels, centers, iteration

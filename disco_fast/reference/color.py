@@ -43,7 +43,7 @@ def rgb_to_l(image: Tensor) -> Tensor:
 def lab_to_rgb(lightness: Tensor, ab: Tensor, to_uint8: bool) -> Tensor:
     """A picture in sRGB from lightness at full size and chroma at any size.
 
-    Chroma is resampled bilinearly (pixel centers at half integers, edges repeated). Colours outside
+    Chroma is resampled bilinearly (pixel centers at half integers, edges repeated). Colors outside
     sRGB are clamped channel by channel.
 
     Args:

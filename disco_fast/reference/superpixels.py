@@ -66,7 +66,7 @@ def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tens
 
 
 def _overlap(offset: int, size: int) -> tuple[slice, slice]:
-    """Along one axis: the cells whose neighbour at `offset` exists, and those neighbours."""
+    """Along one axis: the cells whose neighbor at `offset` exists, and those neighbors."""
     return slice(max(0, -offset), size - max(0, offset)), slice(
         max(0, offset), size + min(0, offset)
     )
@@ -81,16 +81,13 @@ def _candidates(
 ) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
     """For each slot: the pixels that have this candidate, and its token at each of them."""
     rows, columns = tokens.shape[-2:]
-    packed = tokens.contiguous()
     for slot, dy, dx in neighbour_offsets():
         own_rows, their_rows = _overlap(dy, rows)
         own_columns, their_columns = _overlap(dx, columns)
-        # Only the own cell's tokens are spread in whatever layout they come: as published.
-        theirs = tokens if slot == 4 else packed[:, :, their_rows, their_columns]
-        if theirs.numel() == 0:
-            continue
-        spread = F.interpolate(theirs, scale_factor=float(cell_size), mode="nearest")
-        yield slot, (_pixels(own_rows, cell_size), _pixels(own_columns, cell_size)), spread
+        theirs = tokens[:, :, their_rows, their_columns]
+        if theirs.numel():
+            spread = F.interpolate(theirs, scale_factor=float(cell_size), mode="nearest")
+            yield slot, (_pixels(own_rows, cell_size), _pixels(own_columns, cell_size)), spread
 
 
 def sp_diffuse(
@@ -116,8 +113,7 @@ def sp_diffuse(
         device=tokens.device,
         memory_format=layout_of(association),
     ).zero_()
-    # All nine spread maps are held at once: as published, and its time is mostly their memory's.
-    for slot, (y, x), spread in tuple(_candidates(tokens, cell_size)):
+    for slot, (y, x), spread in _candidates(tokens, cell_size):
         features[:, :, y, x] += spread * association[:, slot : slot + 1, y, x]
     features = features.to(association.dtype)
     if lead is None:

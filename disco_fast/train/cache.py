@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -23,16 +24,13 @@ from ..color import AB_SCALE, normalize_lightness
 from ..io.atomic import whole_file
 from ..model import DISCO
 from ..model.efficientnet import CHANNELS, gray_picture, pyramid_of
-from ..model.pooling import pool_coarse
 from .pretrained import load_pretrained
 from .stream import Crops, Turns, batches, shuffled
 
 ROWS, CARD, START = "superpixels.npy", "cache.json", "start.safetensors"
 SCALES = sum(CHANNELS)  # channels of the scales; behind them: a and b over 110, and the size
 WIDTH = SCALES + 3
-_POOLED_AT = (
-    4  # pixels; scales are pooled on the association's average over so many, along each side
-)
+_POOLED_AT = 4  # pixels along each side whose average association scales are pooled by
 _SAMPLE = 400  # crops that the scales' mean and deviation are taken of
 _SAVE_EVERY = 64  # batches
 
@@ -182,7 +180,8 @@ def superpixel_rows(
     with encoder or nullcontext():
         scales = pyramid_of(network.repnet).at_quarter(gray_picture(gray))
     cell, ops = network.cell_size, network.ops
-    pooled = [pool_coarse(scale.float(), association, cell, ops)[0] for scale in scales]
+    coarse = F.avg_pool2d(association, _POOLED_AT)
+    pooled = [ops.sp_pool(scale.float(), coarse, cell // _POOLED_AT)[0] for scale in scales]
     chroma = (lab[:, 1:] / AB_SCALE).contiguous()
     colors, _, size = ops.sp_pool_with_size(chroma, association, cell)
     return torch.cat([*pooled, colors, size], dim=1).flatten(2).transpose(1, 2)

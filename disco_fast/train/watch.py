@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from .._extras import need
 from ..color import AB_SCALE, normalize_lightness
 from ..io.images import ImageFileError
 from ..io.photographs import Photographs, middle_square, to_lab
@@ -53,17 +54,10 @@ def progress_bar(total: int, unit: str, done: int = 0, shown: bool = True) -> An
     """A progress bar of tqdm.
 
     Raises:
-        ModuleNotFoundError: the extra ``train`` is not installed.
+        MissingExtraError: the extra ``train`` is not installed.
     """
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError as error:
-        raise _missing(error) from None
+    tqdm = need("train", "tqdm").tqdm
     return tqdm(total=total, initial=done, unit=f" {unit}", smoothing=0.02, disable=not shown)
-
-
-def _missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    return ModuleNotFoundError(f"training needs {error.name}: pip install 'disco_fast[train]'")
 
 
 class Watch:
@@ -77,14 +71,11 @@ class Watch:
         processes: which one this is.
 
     Raises:
-        ModuleNotFoundError: the extra ``train`` is not installed.
+        MissingExtraError: the extra ``train`` is not installed.
     """
 
     def __init__(self, trainer: Trainer, samples: Samples | None, processes: Processes):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError as error:
-            raise _missing(error) from None
+        curves = need("train", "torch.utils.tensorboard")
         self._trainer, self._resources = trainer, ExitStack()
         self._samples = samples
         batch = trainer.schedule.batch
@@ -93,7 +84,7 @@ class Watch:
         )
         self._resources.callback(self._bar.close)
         if processes.first:
-            self._writer = SummaryWriter(str(trainer.folder), purge_step=trainer.step)
+            self._writer = curves.SummaryWriter(str(trainer.folder), purge_step=trainer.step)
             self._resources.callback(self._writer.close)
 
     def __enter__(self) -> Watch:

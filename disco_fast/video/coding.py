@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._extras import need
 from .fields import graph, pulled
-from .film import Facts, FilmError, Frame, need_av, scaling
+from .film import Facts, FilmError, Frame, scaling
 
 CODECS = ("h264", "hevc", "prores", "ffv1")
 _ENCODERS = {"h264": "libx264", "hevc": "libx265", "prores": "prores_ks", "ffv1": "ffv1"}
@@ -123,7 +124,7 @@ def write_part(path: Path, facts: Facts, frames: Iterable[Frame], coding: Coding
         frames: RGB of the film's size.
         coding: of the whole film.
     """
-    av = need_av()
+    av = need("video", "av")
     with av.open(str(path), "w", format=coding.parts) as container:
         stream = add_film(container, facts, coding)
         for frame in _stored(frames, facts, coding):
@@ -134,7 +135,7 @@ def write_part(path: Path, facts: Facts, frames: Iterable[Frame], coding: Coding
 
 def _stored(frames: Iterable[Frame], facts: Facts, coding: Coding) -> Iterator[Any]:
     """Frames as the encoder takes them."""
-    av = need_av()
+    av = need("video", "av")
     kind = coding.pixel_format(facts)
     fields = None
     for pixels, time, _ in frames:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._extras import need
 from .fields import deinterlaced, top_first
 from .hdr import TRANSFERS, tone_mapped
 from .upright import Orientation, orientation
@@ -23,22 +23,6 @@ _COVERS = ("attached_pic", "timed_thumbnails", "still_image")
 
 class FilmError(ValueError):
     """A file is no film, or a film cannot be written so; the message names it."""
-
-
-def need_av() -> ModuleType:
-    """PyAV.
-
-    Raises:
-        ImportError: it is not installed; the message names the extra.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(
-            "films need PyAV: python -m pip install 'disco_fast[video]', or in a checkout"
-            " python -m pip install '.[video]'"
-        ) from error
-    return av
 
 
 class Frame(NamedTuple):
@@ -153,7 +137,7 @@ def opened(path: Path) -> Any:
     Raises:
         FilmError: it is none.
     """
-    av = need_av()
+    av = need("video", "av")
     try:
         return av.open(str(path), metadata_errors="surrogateescape")
     except (OSError, av.FFmpegError) as error:
@@ -187,7 +171,7 @@ def film_stream(container: Any, path: Path) -> Any:
 
 def is_cover(stream: Any) -> bool:
     """Whether a stream of pictures is the film's cover or the like."""
-    av = need_av()
+    av = need("video", "av")
     return any(stream.disposition & av.stream.Disposition[name] for name in _COVERS)
 
 
@@ -208,7 +192,9 @@ def _read(container: Any, path: Path) -> tuple[Facts, Orientation]:
     aspect = stream.sample_aspect_ratio or Fraction(1)
     if turn.transposed:
         width, height, aspect = height, width, 1 / aspect
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    # Of a file without times the average is FFmpeg's 25, whatever the film says itself.
+    said = stream.guessed_rate if first.pts is None else stream.average_rate
+    rate = said or stream.guessed_rate or Fraction(25)
     count = stream.frames
     if not count and container.duration:
         count = round(container.duration / 1_000_000 * rate)
@@ -229,7 +215,7 @@ def _read(container: Any, path: Path) -> tuple[Facts, Orientation]:
 
 def _decoded(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
     """The frames, in the order they are shown; a packet that cannot be decoded is counted."""
-    av = need_av()
+    av = need("video", "av")
     packets = container.demux(stream)
     while True:
         try:
@@ -271,5 +257,5 @@ def _rgb(picture: Any, facts: Facts, size: dict[str, int]) -> np.ndarray:
 
 def scaling() -> Any:
     """How colours and sizes are converted: with all bits, which is not FFmpeg's default."""
-    kinds = need_av().video.reformatter.Interpolation
+    kinds = need("video", "av").video.reformatter.Interpolation
     return kinds.BILINEAR | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT | kinds.FULL_CHR_H_INP

@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .._extras import need
 from .coding import Coding, add_film
-from .film import FORMATS, Facts, FilmError, film_stream, is_cover, need_av, opened
+from .film import FORMATS, Facts, FilmError, film_stream, is_cover, opened
 
 _COPIED = ("audio", "subtitle")
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
@@ -57,7 +58,7 @@ def check_target(source: Path, target: Path, facts: Facts, coding: Coding) -> li
         FilmError: its suffix is unknown, that kind of file cannot hold the pictures or a stream of
             the source, or the encoder refuses the film's size.
     """
-    av = need_av()
+    av = need("video", "av")
     if target.suffix.lower() not in FORMATS:
         raise FilmError(f"{target}: films are written as {' '.join(FORMATS)}")
     kind = FORMATS[target.suffix.lower()]
@@ -105,7 +106,7 @@ def join(
     Raises:
         FilmError: a part is damaged.
     """
-    av = need_av()
+    av = need("video", "av")
     with ExitStack() as stack:
         container = stack.enter_context(opened(source))
         tags = _tags(container)
@@ -182,7 +183,7 @@ def _pictures(parts: Sequence[Part], facts: Facts) -> Iterator[Any]:
 
 def _packets(part: Part) -> Iterator[Any]:
     """As far as the file goes."""
-    av = need_av()
+    av = need("video", "av")
     try:
         with opened(part.path) as container:
             packets = container.demux(film_stream(container, part.path))
@@ -195,7 +196,7 @@ def _sound(container: Any) -> Iterator[Any]:
     """The packets of sound and subtitles, up to where the file is damaged."""
     try:
         yield from container.demux(_copied(container))
-    except need_av().InvalidDataError:
+    except need("video", "av").InvalidDataError:
         return
 
 

@@ -118,13 +118,21 @@ class Tracker:
         """
         lightness, gray = self._mode.read(frames, self._engine.device)
         superpixels = self._engine.superpixels(gray)
-        small = (50 * gray[:, 0] + 50).cpu()
+        small = _lightness(gray)
         motions = [self._motion(small, n) for n in range(len(frames))]
         followed = [self._follow(superpixels, n, moved) for n, moved in enumerate(motions)]
         index, bins = (torch.stack(both) for both in zip(*followed, strict=True))
         ab = self._engine.generate(gray, superpixels, index, bins)
         shown = [self._smooth(ab[n], small[n], moved) for n, moved in enumerate(motions)]
         return self._mode.paint(lightness, torch.stack(shown).to(ab.device), frames.dtype).cpu()
+
+    def lightness(self, frame: Tensor) -> Tensor:
+        """L of a frame at working size, [h,w] fp32 0-100: by its like, `motion` finds the cuts.
+
+        Args:
+            frame: [1 or 3,H,W], as for `colorize`.
+        """
+        return _lightness(self._mode.read(frame[None], self._engine.device)[1])[0]
 
     def _motion(self, small: Tensor, n: int) -> Motion | None:
         """From frame n back to the one before; None if there is none."""
@@ -184,6 +192,11 @@ class Tracker:
             chroma += share * (moved.carry(self._shown.chroma.numpy()) - chroma)
         self._shown = Shown(lightness, torch.from_numpy(chroma))
         return self._shown.chroma.permute(2, 0, 1)
+
+
+def _lightness(gray: Tensor) -> Tensor:
+    """L, [N,h,w] on the CPU, of the network's input."""
+    return (50 * gray[:, 0] + 50).cpu()
 
 
 def _frame(superpixels: Superpixels, n: int) -> Superpixels:
