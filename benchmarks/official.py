@@ -177,7 +177,7 @@ def measure_network(
 
 def _compare(passes: dict[str, list[dict[str, float]]], line: str) -> Report:
     times = {name: np.array([p[line] for p in timed]) for name, timed in passes.items()}
-    ratio = float(np.median(times["published"] / times["official"]))  # of neighbours in time
+    ratio = float(np.median(times["published"] / times["official"]))  # of neighbors in time
     return {**{name: summary(values) for name, values in times.items()}, "ratio": round(ratio, 3)}
 
 

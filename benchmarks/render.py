@@ -139,8 +139,8 @@ def render(texts: dict[Path, str], reports: Sequence[Report]) -> dict[Path, str]
 
 def _rendered(match: re.Match, document: Path, reports: Sequence[Report]) -> str:
     begin, name, end = match.groups()
-    whats, make = TABLES[name]
-    measured = [report for report in reports if report["what"] in whats]
+    kinds, make = TABLES[name]
+    measured = [report for report in reports if report["what"] in kinds]
     text = make(measured) if measured else "Not measured yet."
     root = os.path.relpath(ROOT, document.parent)
     links = text if root == "." else re.sub(r"\]\((?=docs/|benchmarks/)", f"]({root}/", text)

@@ -289,8 +289,8 @@ def test_every_table_stands_once(root: Path, extra: str | None, message: str, ca
 def test_committed_results_are_renderable() -> None:
     reports = render.load()
     assert {report["what"] for report in reports} >= set(render.SUITES) - {"gpu"}
-    for whats, make in render.TABLES.values():
-        text = make([report for report in reports if report["what"] in whats])
+    for kinds, make in render.TABLES.values():
+        text = make([report for report in reports if report["what"] in kinds])
         assert not any(word in text for word in ("wanted", "../", "target"))
 
 
@@ -441,7 +441,7 @@ def test_precision_reports_differences_and_shares(tmp_path: Path) -> None:
             found = row[kind]
             assert 0 < found["median"] <= found["p95"] <= found["max"]
             assert found["mean"] <= found["max"]
-        assert row["forced"]["mean"] < 1  # rounding, and no anchor in another colour
+        assert row["forced"]["mean"] < 1  # rounding, and no anchor in another color
     assert "| bf16, anchors and colors of fp32 |" in printed
 
 
