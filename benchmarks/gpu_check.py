@@ -38,7 +38,8 @@ PROBE_SECONDS = 40  # with the steps nine minutes
 TAIL = 3000  # characters that are kept of what a failed step said
 KERNELS = 15  # shown of a profile
 TESTED = ("every_op", "sp_ops", "kmeans", "color", "encoder", "graphs", "cuda")
-PYTEST = ("-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-k")
+# One process, whatever the project's own options say, which a GPU's machine may not have.
+PYTEST = ("-m", "pytest", "-o", "addopts=", "-q", "--tb=short", "-p", "no:cacheprovider", "-k")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import shutil
@@ -36,6 +37,16 @@ def run(script: str, *arguments: object) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_scripts_stand_on_the_harness_and_only_render_on_scripts() -> None:
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py")}
+    for path in BENCHMARKS.rglob("*.py"):
+        tree = ast.walk(ast.parse(path.read_text()))
+        froms = {node.module for node in tree if isinstance(node, ast.ImportFrom)}
+        tree = ast.walk(ast.parse(path.read_text()))
+        names = {a.name for node in tree if isinstance(node, ast.Import) for a in node.names}
+        assert path.name == "render.py" or not scripts & (froms | names), path
 
 
 @pytest.fixture(scope="module")
