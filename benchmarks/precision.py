@@ -34,9 +34,9 @@ REDUCED = {"cpu": ("bf16",), "cuda": ("bf16", "fp16")}
 KINDS = {"forced": "anchors and colors of fp32", "free": "its own anchors"}
 FIGURES = ("mean", "median", "p95", "pixels_p95")
 SHARES = {
-    "picture": "images in which all anchors are the same: {}",
-    "superpixel": "anchors that are the same: {}",
-    "color": "of those, in the same color bin: {}",
+    "picture": "{} of the images keep all anchors",
+    "superpixel": "{} of the anchors stay",
+    "color": "{} of those keep their color bin",
 }
 
 Choice = tuple[Tensor, Tensor]  # anchors [1,K] and their color bins [1,1,K]
@@ -176,7 +176,7 @@ def _shares(row: Report) -> str:
         for name, text in SHARES.items()
         for share in [row["same"][name]]
     ]
-    return f"In {row['precision']}, {', '.join(parts)}."
+    return f"In {row['precision']}, {', '.join(parts[:-1])}, and {parts[-1]}."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
