@@ -17,7 +17,6 @@ nvdisasm (`pip install nvidia-cuda-nvdisasm`).
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -28,10 +27,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from _measure import ROOT, Report
-from ptxas import SOURCES, demangle, release
+from harness.nvcc import SOURCES, conclude, demangle, nvcc_or_exit, release
+from harness.report import RESULTS, Report
 
-COMMITTED = ROOT / "benchmarks" / "results" / "sass.json"
+COMMITTED = RESULTS / "sass.json"
 ARCH = "sm_90"
 SLOTS, GIGAHERTZ, PROCESSORS = 4, 1.98, 132  # of an H100 or H200
 COPY = {"H100": 3.0e12, "H200": 4.2e12}  # bytes a second, as measured elsewhere
@@ -355,23 +354,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the committed table")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        raise SystemExit("sass: no nvcc on PATH")
+    nvcc = nvcc_or_exit("sass")
     rows = table(nvcc, find_nvdisasm(), CASES)
     report: Report = {"what": "sass", "arch": ARCH, "nvcc": release(nvcc), "rows": rows}
     for row in rows:
         copy = "".join(f"  copy {name} {us} us" for name, us in row.get("copy_us", {}).items())
         print(f"{row['kernel']:48} {row['shape']:40} issue {row['issue_us']:7} us{copy}")
-    problems = faults(rows)
-    if a.json:
-        a.json.write_text(json.dumps(report, indent=1) + "\n")
-    if a.check:
-        committed = json.loads(COMMITTED.read_text())
-        if committed["nvcc"] == report["nvcc"] and committed != report:
-            problems.append(f"{COMMITTED.name} is stale: run benchmarks/sass.py --json on it")
-    print("\n".join(problems))
-    return int(bool(problems))
+    return conclude(report, faults(rows), COMMITTED if a.check else None, a.json)
 
 
 if __name__ == "__main__":
