@@ -40,6 +40,7 @@ _NAMES = {
     **{34712: "JPEG 2000", 34887: "LERC", 34933: "PNG", 34934: "JPEG XR", 50002: "JPEG XL"},
 }
 _SMALL = 2**24  # pixels that tiles may have, whatever the picture has
+_MOST_TIMES, _MOST_MORE = 8, 2**16  # bytes that a codec may make of a strip, at its worst
 _USUAL_BITS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -165,9 +166,10 @@ def _strips(data: bytes, page: Directory, grid: _Grid, places: int, sizes: int) 
     starts, lengths = _numbers(page, places), _numbers(page, sizes)
     if min(len(starts), len(lengths)) < count:
         raise TagsError(f"{count} strips or tiles are expected, {len(starts)} are there")
+    most = _MOST_TIMES * _row(page, grid.width) * grid.height + _MOST_MORE
     found, total = [], 0
     for start, length in zip(starts[:count], lengths[:count], strict=True):
-        strip = data[start : start + length]
+        strip = data[start : start + min(length, most)]
         total += len(strip)
         if start < 8 or not strip:
             raise TagsError("a strip or tile is missing")
