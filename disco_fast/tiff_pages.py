@@ -30,12 +30,14 @@ _DECISIVE = (
     *(317, 320, 332, _EXTRA_SAMPLES, _FORMAT, 347, 529, 530, 531, 532, 34675),
 )
 _OF_ANY = (HEIGHT, _COMPRESSION, 266)  # of them, those that do not depend on what samples mean
-_COLORS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, 3, 5, 6, CIELAB, ICCLAB)
-_NONE, _OLD_JPEG, _DEFLATE, _LZMA, _ZSTD = 1, 6, 8, 34925, 50000
+_YCBCR = 6  # which libvips would give as if it were RGB
+_COLORS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, 3, 5, _YCBCR, CIELAB, ICCLAB)
+_NONE, _JPEG, _DEFLATE, _LZMA, _ZSTD = 1, 7, 8, 34925, 50000
 _OF_BYTES = (_NONE, 5, _DEFLATE, 32773, 32946, _LZMA, _ZSTD)  # whatever samples they make up
-_ONLY_WARN = (2, 3, 4, 7, 32771, 32773)  # codecs whose damage libtiff calls no error
-_READ = (*_OF_BYTES, *_ONLY_WARN, _OLD_JPEG, 50001)
+_ONLY_WARN = (2, 3, 4, _JPEG, 32771, 32773)  # codecs whose damage libtiff calls no error
+_READ = (*_OF_BYTES, *_ONLY_WARN, 50001)
 _NAMES = {
+    6: "JPEG as it was before 1995",
     **{33003: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log"},
     **{34712: "JPEG 2000", 34887: "LERC", 34933: "PNG", 34934: "JPEG XR", 50002: "JPEG XL"},
 }
@@ -111,10 +113,12 @@ def alone(data: bytes, page: Directory, changes: Directory) -> Page:
         raise TagsError(f"samples compressed by {name} ({compression}) are not read")
     if colors not in _COLORS:
         raise TagsError(f"colours of kind {colors} are not read: save it as grey or RGB")
+    if colors == _YCBCR and compression != _JPEG:
+        raise TagsError("YCbCr outside of JPEG is not read: save it as RGB")
     strict = compression in _ONLY_WARN
     tiled = _TILES in page
     places, sizes = (_TILES, _TILE_SIZES) if tiled else (_STRIPS, _STRIP_SIZES)
-    if compression == _OLD_JPEG or places not in page or sizes not in page:
+    if places not in page or sizes not in page:
         return Page(tiff_tags.alone(data, page | changes), strict)
     grid = _grid(page, tiled)
     unpacked = _unpacking(page, grid.width) if compression in _OF_BYTES else None
