@@ -43,7 +43,6 @@ _NAMES = {
 }
 _SMALL = 2**24  # pixels that tiles may have, whatever the picture has
 _MOST_TIMES, _MOST_MORE = 8, 2**16  # bytes that a codec may make of a strip, at its worst
-_USUAL_BITS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Page(NamedTuple):
@@ -118,6 +117,8 @@ def alone(data: bytes, page: Directory, changes: Directory) -> Page:
     strict = compression in _ONLY_WARN
     tiled = _TILES in page
     places, sizes = (_TILES, _TILE_SIZES) if tiled else (_STRIPS, _STRIP_SIZES)
+    if tiled and sizes not in page:
+        raise TagsError("the sizes of its tiles are missing")
     if places not in page or sizes not in page:
         return Page(tiff_tags.alone(data, page | changes), strict)
     grid = _grid(page, tiled)
@@ -171,10 +172,11 @@ def _strips(data: bytes, page: Directory, grid: _Grid, places: int, sizes: int) 
     if min(len(starts), len(lengths)) < count:
         raise TagsError(f"{count} strips or tiles are expected, {len(starts)} are there")
     most = _MOST_TIMES * _row(page, grid.width) * grid.height + _MOST_MORE
-    found, total = [], 0
+    found, seen, total = [], set[tuple[int, int]](), 0
     for start, length in zip(starts[:count], lengths[:count], strict=True):
         strip = data[start : start + min(length, most)]
-        total += len(strip)
+        total += 0 if (start, length) in seen else len(strip)
+        seen.add((start, length))
         if start < 8 or not strip:
             raise TagsError("a strip or tile is missing")
         if total > 2 * len(data):
@@ -224,7 +226,7 @@ def _laid_out(samples: np.ndarray, grid: _Grid, width: int, height: int) -> np.n
 
 
 def _bits(page: Directory) -> tuple[int, ...]:
-    return _numbers(page, _BITS) if _BITS in page else (1,)
+    return (_numbers(page, _BITS) if _BITS in page else ()) or (1,)
 
 
 def _row(page: Directory, width: int) -> int:
@@ -236,7 +238,7 @@ def _unpacking(page: Directory, width: int) -> Callable[[np.ndarray], np.ndarray
     """What makes samples of the bytes of rows, where libvips knows them not."""
     bits, count = _bits(page)[0], number(page, _SAMPLES, 1)
     colors = number(page, PHOTOMETRIC, 0)
-    usual = bits in _USUAL_BITS or bits > 16 or len(set(_bits(page))) > 1
+    usual = bits in (4, 8) or not 2 < bits < 16 or len(set(_bits(page))) > 1
     if usual or colors not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or number(page, _PLANES, 1) != 1:
         return None
     scale = (65535 if bits > 8 else 255) / (2**bits - 1)
