@@ -11,22 +11,11 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .anchors import (
-    Anchor,
-    Color,
-    Point,
-    Swatch,
-    bin_of,
-    count_anchors,
-    from_json,
-    shown,
-    to_json,
-)
-from .color import N_BINS, nearest_bins, rgb_to_lab
+from .anchors import Anchor, Color, Point, Swatch, bin_of, count_anchors, from_json, shown, to_json
+from .color import N_BINS, check_vividness, nearest_bins, rgb_to_lab
 from .engine import Engine
 from .engine.autocast import without_autocast
 from .model import Superpixels
-from .model.readout import check_vividness
 from .options import ColorizeOptions
 from .preprocess import Full, resize
 from .reference import MAX_VARIANTS, TOP_BINS, neighbour_offsets

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -57,3 +60,11 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 def normalize_lightness(lightness: Tensor) -> Tensor:
     """L in 0..100 to the network's input, (L - 50) / 50."""
     return (lightness - 50) / 50
+
+
+def check_vividness(value: Any) -> None:
+    """Raise TypeError or ValueError if a vividness is none, or not within 0..1."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"vividness: expected a number in 0..1, got {type(value).__name__}")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"vividness: expected a number in 0..1, got {value}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypedDict
 
-from .model.readout import check_vividness
+from .color import check_vividness
 from .reference import MAX_VARIANTS
 
 MODES = ("full", "reference")

@@ -19,8 +19,8 @@ from disco_fast.color import AB_SCALE, normalize_lightness
 from disco_fast.engine import Engine
 from disco_fast.engine.convolutions import PackedConvolution
 from disco_fast.engine.prepared import REWRITES
+from disco_fast.evaluate.features import load_features
 from disco_fast.export import export_onnx
-from disco_fast.features import load_features
 from disco_fast.io.photographs import Photographs
 from disco_fast.model.efficientnet import CHANNELS, Standardize, gray_picture, pyramid_of
 from disco_fast.ops import lab_to_rgb, sp_pool

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from disco_fast import features
 from disco_fast._extras import MissingExtraError
-from disco_fast.features import FEATURES, FeaturesError, load_features
+from disco_fast.evaluate import features
+from disco_fast.evaluate.features import FEATURES, FeaturesError, load_features
 from disco_fast.io.photographs import Photographs, middle_square
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"

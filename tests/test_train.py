@@ -25,7 +25,7 @@ from disco_fast import ops, reference
 from disco_fast.checkpoints import COMPACT, load_checkpoint, save_checkpoint
 from disco_fast.cli.main import main
 from disco_fast.color import AB_SCALE, N_BINS, bin_centers, nearest_bins
-from disco_fast.features import load_features
+from disco_fast.evaluate.features import load_features
 from disco_fast.io.images import ImageFileError
 from disco_fast.io.photographs import Photographs
 from disco_fast.model import DISCO

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..checkpoints import COMPACT, load_checkpoint
+from ..color import check_vividness
 from ..colorizer import usable_device
 from ..console import DONE, FAILED, say
 from ..download import file_sha256
@@ -35,7 +36,6 @@ from ..evaluate.report import Report
 from ..evaluate.scores import Scores
 from ..io.images import ImageFileError
 from ..io.photographs import Photographs
-from ..model.readout import check_vividness
 
 Batch = TypeVar("Batch")
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ..checkpoints import load_checkpoint
 from ..console import INTERRUPTED
 from ..engine.memory import keep_memory
-from ..features import FEATURES, load_features
+from ..evaluate.features import FEATURES, load_features
 from ..io.photographs import Photographs
 from ..model import DISCO
 from ..model.readout import Readout, official, rebalancing

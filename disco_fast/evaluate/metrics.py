@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from .._extras import MissingExtraError, need
-from ..features import JUDGE, FeatureNetwork, FeaturesError, load_features
 from ..io.photographs import to_lab
+from .features import JUDGE, FeatureNetwork, FeaturesError, load_features
 
 AXES = 64
 FRECHET = f"Frechet distance (EfficientNet-lite2, {AXES} axes)"

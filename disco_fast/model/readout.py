@@ -13,14 +13,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
-from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..color import N_BINS
+from ..color import N_BINS, check_vividness
 
 TEMPERATURE = 0.38  # of the annealed mean: Zhang et al. 2016, section 2.3
 VIVIDNESS = 0.5  # where a checkpoint does not say
@@ -102,11 +100,3 @@ def official() -> Readout:
     Its prior is that of the package's own training photographs, for theirs is not published.
     """
     return Readout(tuple(json.loads(_PRIOR.read_text())["prior"]))
-
-
-def check_vividness(value: Any) -> None:
-    """Raise TypeError or ValueError if a vividness is none, or not within 0..1."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"vividness: expected a number in 0..1, got {type(value).__name__}")
-    if not 0 <= float(value) <= 1:
-        raise ValueError(f"vividness: expected a number in 0..1, got {value}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..color import AB_SCALE, BIN_SIZE, N_BINS, bin_centers, nearest_bins
-from ..features import FeatureNetwork
+from ..evaluate.features import FeatureNetwork
 from ..io.images import ImageFileError
 from ..io.photographs import Photographs, resized, to_lab
 from ..reference import lab_to_rgb

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..color import AB_SCALE, N_BINS, nearest_bins, normalize_lightness
-from ..features import FeatureNetwork
+from ..evaluate.features import FeatureNetwork
 from ..model import DISCO
 from ..model.efficientnet import Pyramid, pyramid_of
 from .cache import SCALES

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ._extras import need
-from .download import DownloadError
+from .._extras import need
+from ..download import DownloadError
 
 Module = TypeVar("Module", bound=nn.Module)
 
