@@ -28,7 +28,7 @@ from harness.baselines import RIVALS, VALIDATED, Build, Forward, compare, compar
 from harness.clock import context, default_device, interleaved, seconds, summary
 from harness.inputs import N_ANCHORS, SIZE, is_size, photographs, random_centers
 from harness.plots import NAMES, one_image
-from harness.report import NONE, Report, digits, milliseconds, ratio, save
+from harness.report import NONE, Report, digits, heading, milliseconds, ratio, save
 from harness.report import table as markdown
 from torch import Tensor
 
@@ -338,6 +338,7 @@ def rivals(reports: Sequence[Report]) -> str:
     """Every rival's time and how many times faster each precision of the engine is."""
     parts = []
     for report in filter(lambda report: report["rivals"], reports):
+        parts += heading(report, reports)
         for size in dict.fromkeys(row["size"] for row in report["rivals"]):
             parts.append(_rival_table([r for r in report["rivals"] if r["size"] == size], size))
         if sentence := _left_out(report):
@@ -381,7 +382,7 @@ def sweeps(reports: Sequence[Report]) -> str:
             found = [by_place.get((place, precision)) for precision in precisions]
             cells.append([_where(place, report), *(cell for p in found for cell in _costs(p))])
         sentences = filter(None, (_scaling(report), _memory(report)))
-        parts += [markdown(header, cells), " ".join(sentences)]
+        parts += [*heading(report, reports), markdown(header, cells), " ".join(sentences)]
     return "\n\n".join(filter(None, parts))
 
 

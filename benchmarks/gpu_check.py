@@ -155,7 +155,7 @@ def run_all(steps: Sequence[Step], out: Path, report: Report) -> bool:
         else:
             outcomes[step.name] = {"ok": False, "seconds": 0.0, "note": "not run: no build"}
         if step.name == "profile" and step.file and step.file.exists():
-            report |= json.loads(step.file.read_text())
+            report["profiles"] = json.loads(step.file.read_text())["profiles"]
         save(report, out / "gpu-check.json")
         print(f"{step.name}: {_verdict(outcomes[step.name])}", flush=True)
     return all(outcome["ok"] for outcome in outcomes.values())
@@ -274,7 +274,7 @@ def _profile(device: str) -> Report:
         kernels = sorted((t for t in totals if t["us"] > 0), key=lambda t: -t["us"])
         launching = {"precision": fast.precision, "launching": fast.launching}
         found.append({"batch": batch, **launching, "kernels": kernels})
-    return {"profiles": found}
+    return {"what": "profile", "profiles": found}
 
 
 STAGES = {"probe": _probe, "profile": _profile}

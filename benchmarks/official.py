@@ -24,7 +24,7 @@ from harness import published as published_ops
 from harness.baselines import Official, load_official
 from harness.clock import context, default_device, interleaved, seconds, summary
 from harness.inputs import N_ANCHORS, SIZE, photographs
-from harness.report import Report, milliseconds, ratio, save, table
+from harness.report import Report, heading, milliseconds, ratio, save, table
 from harness.stages import (
     BLOCKS,
     LINES,
@@ -245,6 +245,7 @@ def official_table(reports: Sequence[Report]) -> str:
     """The official functions, disco_fast and the published path as this project has it."""
     parts = []
     for report in reports:
+        parts += heading(report, reports)
         rows = [
             [
                 f"`{row['op']}` {row['shape']}",

@@ -31,7 +31,7 @@ from harness.clock import (
     interleaved,
 )
 from harness.inputs import N_ANCHORS, SIZE, is_size
-from harness.report import NONE, ROOT, Report, digits, milliseconds, ratio, save
+from harness.report import NONE, ROOT, Report, digits, heading, milliseconds, ratio, save
 from harness.report import table as markdown
 from torch import Tensor
 
@@ -195,7 +195,8 @@ def _on_device(calls: dict[str, Function], arguments: tuple) -> Report:
 
 def table(reports: Sequence[Report]) -> str:
     """A table for each report; on a GPU with times on the device alone."""
-    return "\n\n".join(map(_table, reports))
+    parts = [[*heading(report, reports), _table(report)] for report in reports]
+    return "\n\n".join(itertools.chain(*parts))
 
 
 TABLES = {"ops": table}

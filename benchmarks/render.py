@@ -36,7 +36,7 @@ import torch
 import training
 from harness import plots
 from harness.inputs import PHOTOGRAPHS
-from harness.report import RESULTS, ROOT, Report, load, machine, table
+from harness.report import NONE, RESULTS, ROOT, Report, load, machine, table
 
 from disco_fast import Colorizer
 from disco_fast._extras import need
@@ -84,7 +84,7 @@ def machines(reports: Sequence[Report]) -> str:
                 f"[{report['file']}]({_from_root(RESULTS / report['file'])})",
                 report["context"]["date"],
                 report["context"]["commit"],
-                report.get("inputs", "random tensors"),
+                report.get("inputs", "random tensors" if report["what"] == "ops" else NONE),
             ]
             for report in own
         ]

@@ -297,6 +297,13 @@ def test_every_table_stands_once(root: Path, extra: str | None, message: str, ca
     assert page.read_text() == before
 
 
+def test_tables_of_several_machines_name_them() -> None:
+    reports = [report for report in render.load() if report["what"] == "ops"][:1]
+    other = reports[0] | {"context": reports[0]["context"] | {"device": "another"}}
+    assert "On another" not in op_benchmark.table([other, other])
+    assert op_benchmark.table([*reports, other]).count("\n\nOn another") == 1
+
+
 def test_committed_results_are_renderable() -> None:
     reports = render.load()
     assert {report["what"] for report in reports} >= set(render.SUITES) - {"gpu"}

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ def machine(report: Report) -> str:
     if here["device_type"] != "cpu":
         return here["device"]
     return f"{here['device']}, {here['threads']} thread{'s' * (here['threads'] != 1)}"
+
+
+def heading(report: Report, reports: Sequence[Report]) -> list[str]:
+    """The machine of one of several reports, if they come from different ones."""
+    several = len({machine(other) for other in reports}) > 1
+    return [f"On {machine(report)}:"] if several else []
 
 
 def caption(report: Report) -> str:
