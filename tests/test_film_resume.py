@@ -17,6 +17,8 @@ from filelock import FileLock
 
 from disco_fast.cli import video as command
 from disco_fast.cli.main import main
+from disco_fast.video import work
+from disco_fast.video.work import WorkFolder
 
 av = pytest.importorskip("av")
 
@@ -104,6 +106,27 @@ def test_interrupted_it_says_so_and_keeps_its_parts(tmp_path: Path) -> None:
     assert stopped(source, tmp_path / "out.mp4", 1, signal.SIGINT) == 130
     assert states(tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_part_outlives_an_interrupt_before_it_counts(tmp_path: Path, monkeypatch) -> None:
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def one_part(target: Path) -> None:
+        with WorkFolder(target, "id") as folder:
+            folder.path().write_bytes(b"a part")
+            monkeypatch.setattr(work, "Part", interrupted)
+            folder.finish([0], 1, {})
+
+    target = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        one_part(target)
+    assert states(target)
+    with WorkFolder(target, "id") as folder:
+        assert len(folder.parts) == 1
+        folder.remove()
+    assert not list(tmp_path.iterdir())
 
 
 def left_behind(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -14,7 +14,7 @@ ROOT = Path(disco_fast.__file__).parent
 
 def _part(module: str) -> str:
     """The module or folder at the package's top."""
-    return (module.split(".") + ["__init__"])[1]
+    return ([*module.split("."), "__init__"])[1]
 
 
 def _modules() -> dict[str, Path]:

@@ -25,7 +25,7 @@ from disco_fast.io.images import Picture, read_image, write_image
 
 pytest.importorskip("gradio")
 
-from disco_fast.web.folder import make_room, visitors_folder
+from disco_fast.web.folder import make_room, remove_empty, visitors_folder
 from disco_fast.web.page import build
 from disco_fast.web.session import Limits, Session, SessionError
 from disco_fast.web.visits import Visits
@@ -247,6 +247,15 @@ def test_the_oldest_files_make_room(tmp_path: Path) -> None:
         os.utime(path, (number, number))
     make_room(tmp_path, 250)
     assert sorted(path.parent.name for path in tmp_path.rglob("file")) == ["3", "4"]
+
+
+def test_old_empty_files_go(tmp_path: Path) -> None:
+    for name, content in (("old", b""), ("young", b""), ("kept", b"x"), ("in-use.lock", b"")):
+        (tmp_path / name).write_bytes(content)
+        if name != "young":
+            os.utime(tmp_path / name, (0, 0))
+    remove_empty(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in-use.lock", "kept", "young"]
 
 
 def test_a_jpegs_name_with_alpha_is_offered_as_a_png(colorizer: Colorizer, tmp_path: Path) -> None:

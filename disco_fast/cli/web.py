@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 from .._extras import need
 from ..console import DONE, UsageError, say
 from ..engine.memory import keep_memory
-from ..web.folder import visitors_folder
+from ..web.folder import remove_empty, visitors_folder
 from .options import add_network_options, open_colorizer
 
 _HOST, _PORT = "127.0.0.1", 7860
+_SWEEP = 600  # seconds
 _VISITORS = 1000  # of whom more than files is kept
 
 
@@ -116,7 +117,8 @@ def _serve(arguments: argparse.Namespace, folder: Path) -> None:
     say(f"{address} (Ctrl-C ends it)")
     try:
         while True:
-            time.sleep(1)
+            time.sleep(_SWEEP)
+            remove_empty(folder)  # of which the framework leaves one for every upload
     finally:
         # At once: every open page holds a connection that would be waited for.
         page.server.force_exit = True

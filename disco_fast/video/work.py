@@ -64,7 +64,7 @@ class WorkFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.parts:
+        if not self.parts and self._read(0) is None:  # an interrupt may come before it is counted
             self.remove()
         with suppress(PermissionError):  # Windows removes no open file, and filelock does it there
             Path(self._lock.lock_file).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _PREFIX = "disco-fast-web-"
+_OLD = 3600.0  # seconds
 _LOCK = "in-use.lock"  # the system frees it when the process dies, however it dies
 
 
@@ -47,6 +49,16 @@ def make_room(folder: Path, most: int) -> None:
         with suppress(OSError):
             path.unlink()
         held -= size
+
+
+def remove_empty(folder: Path, seconds: float = _OLD) -> None:
+    """Remove the empty files below a folder that have not been written to for so long."""
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            found = path.stat()
+            old = time.time() - found.st_mtime > seconds
+            if path.is_file() and path.name != _LOCK and not found.st_size and old:
+                path.unlink()
 
 
 def _sweep() -> None:
