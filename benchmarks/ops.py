@@ -1,228 +1,255 @@
-"""Each op against its specification and against vectorised PyTorch, verified first.
+"""Each op against the published form and against vectorized PyTorch, verified first.
 
     python benchmarks/ops.py --repeats 5  # a quick look
     python benchmarks/ops.py --json benchmarks/results/ops-cpu.json
 
-The specification (`disco_fast.reference`) is the published eager code; the vectorised form is the
-cheapest thing a user could do without a kernel, for the encoder PyTorch's own layers. K-Means runs
-exactly 20 iterations in all three (`tol=0`), so that iterations are compared with iterations. fp32.
+The cases are those of the tests (`tests/cases.py`) at the network's sizes. The vectorized form is
+the cheapest thing a user could do without a kernel, for the encoder PyTorch's own layers. K-Means
+runs exactly 20 iterations in all three, so that iterations are compared with iterations. On a GPU
+every call is also timed on the device alone, beside the time of copying its bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import functools
+import itertools
+import math
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import _tables
-import _vectorized
 import torch
-from _measure import Report, context, default_device, interleaved, save
+from harness import published, vectorized
+from harness.clock import (
+    Function,
+    context,
+    copy_bandwidth,
+    default_device,
+    device_time,
+    interleaved,
+)
+from harness.inputs import N_ANCHORS, SIZE, is_size
+from harness.report import NONE, ROOT, Report, digits, milliseconds, ratio, save
+from harness.report import table as markdown
 from torch import Tensor
 
 from disco_fast import ops, reference
-from disco_fast.color import bin_centers
-from disco_fast.model.transformer import TokenEncoder, position_encoding
+
+sys.path.append(str(ROOT / "tests"))
+
+from cases import ClusterCase, ColorCase, EncoderCase, OpCase, PoolCase
 
 CELL = 16
-CHANNELS = 64
-N_ANCHORS = 8
-ITERATIONS = 20
-ENCODER_BOUND = 2e-5  # of tokens of order 1 after six layers in fp32, as in tests/test_encoder.py
+RIVALS: dict[str, Any] = {"published": published, "vectorized": vectorized, "disco_fast": ops}
+FAMILIES = ("superpixels", "pixels", "color")
+BATCHES = {"cpu": (1, 16), "cuda": (1, 64)}
+CHECKED = (0, 1, -2, -1)  # images of a larger batch that are compared with the specification
+BUDGET = 1.5  # seconds after which a case begins no further turn, on a GPU
 
 
-@dataclass(frozen=True)
-class Case:
-    """One op at one shape.
+def cases(family: str, size: int, device: torch.device) -> Iterator[OpCase]:
+    """What is measured of a family of ops.
 
-    Attributes:
-        op: its name.
-        shape: what is worth saying about the arguments.
-        call: runs it out of a namespace of ops.
-        vectorised: whether `_vectorized` has it; for other ops the specification is no worse.
-        bound: largest absolute difference allowed; 0 for indices.
+    Args:
+        family: "superpixels", "pixels" or "color".
+        size: side of an image.
+        device: on a GPU there are more dtypes, layouts and batches.
     """
-
-    op: str
-    shape: str
-    call: Callable[[ModuleType], Any]
-    vectorised: bool
-    bound: float
-
-
-def association(size: int, generator: torch.Generator) -> Tensor:
-    return (2 * torch.randn(1, 9, size, size, generator=generator)).softmax(1)
-
-
-def clustered(images: int, points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points around a few centers, so that no label hangs on rounding; and first centers."""
-    centers = torch.randn(images, 2 * N_ANCHORS, CHANNELS, generator=generator)
-    which = torch.randint(2 * N_ANCHORS, (images, points), generator=generator)
-    own = centers.gather(1, which[..., None].expand(-1, -1, CHANNELS))
-    noise = torch.randn(images, points, CHANNELS, generator=generator)
-    init = torch.rand(images, points, generator=generator).argsort(1)[:, :N_ANCHORS]
-    return own + 0.5 * noise, init
+    gpu, grid = device.type == "cuda", size // CELL
+    few, many = BATCHES[device.type]
+    if family == "superpixels":
+        wide = dict(dims=64, clusters=N_ANCHORS, kind="clustered")
+        for images in (few, many):
+            yield from ClusterCase(images, grid**2, **wide).ops()  # type: ignore[arg-type]
+            yield from EncoderCase(images, grid, grid).ops()
+        yield ClusterCase(1, 16 * grid**2, **wide).ops()[0]  # type: ignore[arg-type]
+    elif family == "pixels":
+        dtypes = (torch.float16, torch.float32) if gpu else (torch.float32,)
+        layouts = (False, True) if gpu else (False,)
+        for images, dtype, last in itertools.product(
+            (few, many) if gpu else (few,), dtypes, layouts
+        ):
+            yield from PoolCase(images, 64, grid, grid, CELL, dtype, last).ops()
+    else:
+        for side in (1024, 4096) if gpu else (size,):
+            yield from ColorCase(1, side, side).ops()
 
 
-def cases(size: int, device: torch.device) -> list[Case]:
-    g = torch.Generator().manual_seed(0)
-    grid = size // CELL
-    weights = association(size, g).to(device)
-    features = torch.randn(1, CHANNELS, size, size, generator=g).to(device)
-    tokens = torch.randn(1, CHANNELS, grid, grid, generator=g).to(device)
-    pixels, pictures = f"{CHANNELS} channels, {size}x{size}", f"{size}x{size}"
-    sp = [
-        Case("sp_pool", pixels, lambda o: o.sp_pool(features, weights, CELL), True, 1e-5),
-        Case("sp_diffuse", pixels, lambda o: o.sp_diffuse(tokens, weights, CELL), True, 1e-5),
-        Case("superpixel_size", pictures, lambda o: o.superpixel_size(weights, CELL), True, 1e-6),
-    ]
-    return (
-        sp
-        + _kmeans_cases(grid**2, device, g)
-        + _anchor_cases(grid**2, device, g)
-        + _encoder_cases(grid, device, g)
-        + _color_cases(size, device, g)
-    )
+# ---- Verification --------------------------------------------------------------------------------
 
 
-def _kmeans_cases(points: int, device: torch.device, g: torch.Generator) -> list[Case]:
-    def case(images: int, count: int) -> Case:
-        x, init = (t.to(device) for t in clustered(images, count, g))
-        shape = f"{count}x{CHANNELS}, K={N_ANCHORS}, batch {images}, {ITERATIONS} iterations"
-        return Case("kmeans", shape, lambda o: o.kmeans(x, init, ITERATIONS, 0.0)[:2], True, 1e-4)
-
-    return [case(1, points), case(16, points), case(1, 16 * points)]
-
-
-def _anchor_cases(points: int, device: torch.device, g: torch.Generator) -> list[Case]:
-    x = clustered(1, points, g)[0].to(device)
-    labels = (torch.arange(points) % N_ANCHORS)[None].to(device)
-    sizes = torch.rand(1, points, generator=g).to(device)
-    logits = (3 * torch.randn(1, points, 313, generator=g)).to(device)
-    anchors = torch.arange(N_ANCHORS)[None].to(device)
-    centers = bin_centers(device)
-    of = f"{points} superpixels, K={N_ANCHORS}"
-    return [
-        Case("kmeans_init", of, lambda o: o.kmeans_init(x, N_ANCHORS, 0, "k-means++"), False, 0),
-        Case("select_anchors", of, lambda o: o.select_anchors(labels, sizes, N_ANCHORS), False, 0),
-        Case("anchor_bins", of, lambda o: o.anchor_bins(logits, anchors, centers, 1), False, 0),
-        Case(
-            "choose_anchors",
-            of,
-            lambda o: o.choose_anchors(labels, sizes, logits, centers, N_ANCHORS, 1),
-            False,
-            0,
-        ),
-    ]
+def complaint(case: OpCase, arguments: tuple, namespace: Any) -> str | None:
+    """What is wrong with a form of an op; None if nothing is."""
+    got = case.call(namespace, arguments)
+    some = list(CHECKED) if case.images > len(CHECKED) else list(range(case.images))
+    expected = case.call(reference, tuple(_widened(a, some, case.images) for a in arguments))
+    bounds = case.loose or case.bounds if namespace is vectorized else case.bounds
+    for index, (right, result, bound) in enumerate(zip(expected, got, bounds, strict=False)):
+        difference = _difference(right, result[some])
+        if not difference <= bound:  # NaN too
+            return f"result {index} differs by {difference:.3g}, allowed {bound:.3g}"
+    return None
 
 
-def encoder_weights(generator: torch.Generator) -> Tensor:
-    """[6,49984] that keep tokens of order 1."""
-    layers = len(_empty_encoder().layers)
-    weights = torch.randn(layers, reference.ENCODER_PARAMETERS, generator=generator) / 8
-    for row in weights:
-        layer = reference.unpack_layer(row)
-        layer["norm1.weight"] += 1
-        layer["norm2.weight"] += 1
-    return weights
+def _widened(argument: Any, some: list[int], images: int) -> Any:
+    """Some images of an argument in fp64; bytes as the floating image that means the same."""
+    if not isinstance(argument, Tensor):
+        return argument
+    if argument.dim() > 1 and len(argument) == images:
+        argument = argument[some]
+    if not argument.is_floating_point() and argument.dtype != torch.uint8:
+        return argument
+    return argument.double() / (255 if argument.dtype == torch.uint8 else 1)
 
 
-def _empty_encoder() -> TokenEncoder:
-    with torch.device("meta"):
-        return TokenEncoder().eval().requires_grad_(False)
+def _difference(expected: Tensor, got: Tensor) -> float:
+    if expected.shape != got.shape:
+        return float("nan")
+    return (expected.double() - got.double()).abs().max().item()
 
 
-def encode_with(weights: Tensor, position: Tensor) -> Callable[[Any, Tensor], Tensor]:
-    """A function of a namespace of ops and tokens; `_vectorized` stands for PyTorch's layers."""
-    eager = _empty_encoder()
-    for layer, row in zip(eager.layers, weights, strict=True):
-        parameters = {name: part.t() for name, part in reference.unpack_layer(row).items()}
-        layer.load_state_dict(parameters, assign=True)
-
-    def run(o: Any, tokens: Tensor) -> Tensor:
-        if o is _vectorized:
-            return eager(tokens, position)
-        return o.encoder(tokens, position.to(tokens.dtype), weights.to(tokens.dtype))
-
-    return run
+# ---- Measuring -----------------------------------------------------------------------------------
 
 
-def _encoder_cases(grid: int, device: torch.device, g: torch.Generator) -> list[Case]:
-    encode = encode_with(encoder_weights(g).to(device), position_encoding(grid, grid, device))
+def measure(
+    families: Sequence[str], size: int, repeats: int, device: torch.device, file: Path | None = None
+) -> Report:
+    """Every case of some families.
 
-    def case(images: int) -> Case:
-        tokens = torch.randn(images, grid**2, CHANNELS, generator=g).to(device)
-        shape = f"{grid**2} tokens, batch {images}"
-        return Case("encoder", shape, lambda o: encode(o, tokens), True, ENCODER_BOUND)
-
-    return [case(1), case(16)]
-
-
-def _color_cases(size: int, device: torch.device, g: torch.Generator) -> list[Case]:
-    rgb = torch.randint(256, (1, 3, size, size), dtype=torch.uint8, generator=g).to(device)
-    lightness = (100 * torch.rand(1, 1, size, size, generator=g)).to(device)
-    ab = (80 * torch.rand(1, 2, size, size, generator=g) - 40).to(device)
-    shape = f"{size}x{size}"
-    return [
-        Case("rgb_to_l", shape, lambda o: o.rgb_to_l(rgb), False, 1e-3),
-        Case("lab_to_rgb", shape, lambda o: o.lab_to_rgb(lightness, ab, True), False, 1),
-    ]
-
-
-def verify(case: Case, name: str, rival: ModuleType) -> float:
-    """The largest difference from the specification.
-
-    Raises:
-        AssertionError: it is above the case's bound.
+    Args:
+        families: of `FAMILIES`.
+        size: side of an image.
+        repeats: how often each rival is timed.
+        device: where.
+        file: gets the report after every case, so that a crash costs what comes after it.
     """
-    worst = 0.0
-    for expected, got in zip(
-        _tensors(case.call(reference)), _tensors(case.call(rival)), strict=True
-    ):
-        worst = max(worst, (expected.double() - got.double()).abs().max().item())
-    if not worst <= case.bound:
-        raise AssertionError(
-            f"{case.op} {case.shape}: {name} differs by {worst:.3g}, allowed {case.bound}"
-        )
-    return worst
-
-
-def _tensors(result: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    return (result,) if isinstance(result, Tensor) else result
-
-
-def measure(case: Case, repeats: int, device: torch.device) -> Report:
-    rivals = {"specification": reference, "disco_fast": ops}
-    if case.vectorised:
-        rivals["vectorised"] = _vectorized
-    with torch.inference_mode():
-        worst = {name: verify(case, name, rival) for name, rival in rivals.items()}
-        calls = {name: (lambda rival=rival: case.call(rival)) for name, rival in rivals.items()}
-        times = interleaved(calls, repeats, device)
-    return {"op": case.op, "shape": case.shape, "max_difference": worst["disco_fast"], **times}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--device", type=torch.device, default=default_device())
-    parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 16")
-    parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    a = parser.parse_args(argv)
-    rows = [measure(case, a.repeats, a.device) for case in cases(a.size, a.device)]
-    report = {
+    gpu = device.type == "cuda"
+    rows: list[Report] = []
+    report: Report = {
         "what": "ops",
-        "context": context(a.device),
-        "settings": {"size": a.size},
+        "context": context(device),
+        "settings": {"size": size},
+        **({"copy_bytes_per_second": copy_bandwidth(device)} if gpu else {}),
         "rows": rows,
     }
-    print(_tables.ops([report]))
-    if a.json:
-        save(report, a.json)
+    for case in (case for family in families for case in cases(family, size, device)):
+        # A process in which a capture failed captures no more.
+        capture = gpu and not any("not_captured" in row for row in rows)
+        rows.append(measure_case(case, repeats, device, capture))
+        print(f"{case}: {_progress(rows[-1])}", flush=True)
+        if file:
+            save(report, file)
+    return report
+
+
+def measure_case(case: OpCase, repeats: int, device: torch.device, capture: bool = False) -> Report:
+    """Times of one case by rival; or what is wrong.
+
+    Args:
+        case: what to measure.
+        repeats: how often each rival is timed.
+        device: where.
+        capture: whether calls are also timed on the device alone.
+    """
+    row: Report = {"op": case.op, "shape": case.shape}
+    try:
+        with torch.inference_mode():
+            return row | _measured(case, case.make(device), repeats, device, capture)
+    except torch.cuda.OutOfMemoryError:
+        return row | {"skipped": "too little memory on this device"}
+
+
+def _measured(
+    case: OpCase, arguments: tuple, repeats: int, device: torch.device, capture: bool
+) -> Report:
+    calls: dict[str, Function] = {}
+    for name, namespace in RIVALS.items():
+        if name != "disco_fast" and not hasattr(namespace, case.op):
+            continue
+        if (wrong := complaint(case, arguments, namespace)) is None:
+            calls[name] = functools.partial(case.call, namespace, arguments)
+        elif name != "vectorized":  # which may sum in half precision
+            return {"wrong": f"{name}: {wrong}"}
+    budget = BUDGET if device.type == "cuda" else math.inf
+    row: Report = dict(interleaved(calls, repeats, device, budget))
+    return row | (_on_device(calls, arguments) if capture else {})
+
+
+def _on_device(calls: dict[str, Function], arguments: tuple) -> Report:
+    """Times of calls without the host, and the bytes of arguments and results."""
+    moved = [t for t in (*arguments, *calls["disco_fast"]()) if isinstance(t, Tensor)]
+    found: Report = {"bytes": sum(t.numel() * t.element_size() for t in moved), "device": {}}
+    try:
+        for name in ("disco_fast", "vectorized"):
+            if name in calls:
+                found["device"][name] = device_time(calls[name])
+    except RuntimeError as error:
+        found["not_captured"] = str(error.__context__ or error).strip().split("\n")[0]
+    return found
+
+
+# ---- Table ---------------------------------------------------------------------------------------
+
+
+def table(reports: Sequence[Report]) -> str:
+    """A table for each report; on a GPU with times on the device alone."""
+    return "\n\n".join(map(_table, reports))
+
+
+TABLES = {"ops": table}
+
+
+def _table(report: Report) -> str:
+    gpu = "copy_bytes_per_second" in report
+    header = ["ms", "published", "vectorized PyTorch", "disco_fast", "speedup over published"]
+    header += ["speedup over vectorized"]
+    header += ["disco_fast, device alone", "share of copy bandwidth"] if gpu else []
+    rows = []
+    for row in report["rows"]:
+        cells = _cells(row) + (_device_cells(row, report) if gpu else [])
+        if trouble := _trouble(row):
+            cells = [trouble, *[NONE] * (len(header) - 2)]
+        rows.append([f"`{row['op']}` {row['shape']}", *cells])
+    return markdown(header, rows)
+
+
+def _cells(row: Report) -> list[str]:
+    slow, vector, fast = (row.get(name) for name in RIVALS)
+    return [*map(milliseconds, (slow, vector, fast)), ratio(slow, fast), ratio(vector, fast)]
+
+
+def _device_cells(row: Report, report: Report) -> list[str]:
+    times = row.get("device", {}).get("disco_fast")
+    if times is None:
+        return [NONE, NONE]
+    rate = row["bytes"] / (times["median"] * 1e-3)
+    return [digits(times["median"]), f"{rate / report['copy_bytes_per_second']:.0%}"]
+
+
+def _trouble(row: Report) -> str | None:
+    return row.get("wrong") or row.get("skipped")
+
+
+def _progress(row: Report) -> str:
+    return _trouble(row) or f"{milliseconds(row['disco_fast'])} ms"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", type=torch.device, default=default_device())
+    parser.add_argument("--size", type=int, default=SIZE, help="side in pixels, a multiple of 16")
+    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    a = parser.parse_args(argv)
+    if not is_size(a.size):
+        parser.error(f"--size {a.size}: expected a multiple of 16, at least 48")
+    report = measure(a.families, a.size, a.repeats, a.device, a.json)
+    print(table([report]))
+    return int(any("wrong" in row for row in report["rows"]))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,11 +1,11 @@
-"""The price of reduced precision: colour differences from fp32 on photographs.
+"""The price of reduced precision: color differences from fp32 on photographs.
 
     python benchmarks/precision.py --images 5  # a quick look
     python benchmarks/precision.py --json benchmarks/results/precision-cpu.json
 
-CIEDE2000 between the RGB pictures (uint8, as a user gets them) of the same engine in fp32 and in a
-reduced precision: once as it comes ("free"), and once with the anchors and their colours of fp32
-("forced"), so that what rounding does to colours is told from what it does to the choice of
+CIEDE2000 between the RGB images (uint8, as a user gets them) of the same engine in fp32 and in a
+reduced precision: once as it comes ("free"), and once with the anchors and their colors of fp32
+("forced"), so that what rounding does to colors is told from what it does to the choice of
 anchors.
 """
 
@@ -17,24 +17,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import _photographs
-import _precision_report
 import numpy as np
 import torch
-from _extras import need
-from _measure import Report, context, default_device, save
+from harness.clock import context, default_device
+from harness.inputs import N_ANCHORS, PHOTOGRAPHS, is_size, photographs
+from harness.report import NONE, Report, caption, save, table
 from torch import Tensor
 
 from disco_fast import ops
+from disco_fast._extras import need
 from disco_fast.checkpoints import COMPACT, load_checkpoint
 from disco_fast.color import AB_SCALE
 from disco_fast.engine import Engine
 
-N_ANCHORS = 8
 REDUCED = {"cpu": ("bf16",), "cuda": ("bf16", "fp16")}
-ONES = ("picture", "superpixel", "color")  # of which shares are counted
+KINDS = {"forced": "anchors and colors of fp32", "free": "its own anchors"}
+FIGURES = ("mean", "median", "p95", "pixels_p95")
+SHARES = {
+    "picture": "{} of the images keep all anchors",
+    "superpixel": "{} of the anchors stay",
+    "color": "{} of those keep their color bin",
+}
 
-Choice = tuple[Tensor, Tensor]  # anchors [1,K] and their colour bins [1,1,K]
+Choice = tuple[Tensor, Tensor]  # anchors [1,K] and their color bins [1,1,K]
 
 
 @contextmanager
@@ -56,7 +61,7 @@ def choosing(engine: Engine, choice: Choice | None) -> Iterator[list[Choice]]:
 
 
 def colorize(engine: Engine, gray: Tensor, choice: Choice | None = None) -> tuple[Tensor, Choice]:
-    """RGB [1,3,H,W] uint8 of a picture, and the anchors that the engine itself chose."""
+    """RGB [1,3,H,W] uint8 of an image, and the anchors that the engine itself chose."""
     with choosing(engine, choice) as chosen:
         ab = engine(gray, N_ANCHORS).ab
     return ops.lab_to_rgb(50 * gray + 50, AB_SCALE * ab, True), chosen[0]
@@ -64,13 +69,13 @@ def colorize(engine: Engine, gray: Tensor, choice: Choice | None = None) -> tupl
 
 def color_difference(first: Tensor, second: Tensor) -> np.ndarray:
     """CIEDE2000 of every pixel, [H,W]."""
-    color = need("skimage.color")
+    color = need("bench", "skimage.color")
     labs = (color.rgb2lab(rgb[0].permute(1, 2, 0).cpu().numpy()) for rgb in (first, second))
     return color.deltaE_ciede2000(*labs).astype(np.float32)
 
 
 def agreement(expected: Choice, got: Choice) -> dict[str, list[bool]]:
-    """What two choices of anchors for a picture have in common, in whatever order.
+    """What two choices of anchors for an image have in common, in whatever order.
 
     Returns:
         picture: whether all anchors are the same superpixels; superpixel: of every anchor expected,
@@ -87,11 +92,11 @@ def agreement(expected: Choice, got: Choice) -> dict[str, list[bool]]:
     }
 
 
-def compare(exact: Engine, reduced: Engine, pictures: Sequence[Tensor]) -> Report:
-    """Differences of a reduced precision and shares of equal anchors, over all pictures."""
+def compare(exact: Engine, reduced: Engine, images: Sequence[Tensor]) -> Report:
+    """Differences of a reduced precision and shares of equal anchors, over all images."""
     differences: dict[str, list[np.ndarray]] = {"forced": [], "free": []}
-    equal: dict[str, list[bool]] = {name: [] for name in ONES}
-    for gray in pictures:
+    equal: dict[str, list[bool]] = {name: [] for name in SHARES}
+    for gray in images:
         expected, choice = colorize(exact, gray)
         free, own = colorize(reduced, gray)
         forced, _ = colorize(reduced, gray, choice)
@@ -107,7 +112,7 @@ def compare(exact: Engine, reduced: Engine, pictures: Sequence[Tensor]) -> Repor
 
 
 def summary(differences: Sequence[np.ndarray]) -> Report:
-    """Of the means of the pictures, and of all pixels of all pictures."""
+    """Of the means of the images, and of all pixels of all images."""
     means = np.array([picture.mean(dtype=np.float64) for picture in differences])
     pixels = np.concatenate([picture.ravel() for picture in differences])
     figures = {
@@ -126,22 +131,52 @@ def share(ones: Sequence[bool]) -> float | None:
 
 
 def measure(device: torch.device, checkpoint: Path, images: int, size: int, folder: Path) -> Report:
-    """Every reduced precision of the device; the report's schema stands in README.md."""
-    need("skimage.color")
+    """Every reduced precision of the device."""
+    need("bench", "skimage.color")
     network = load_checkpoint(checkpoint)
     exact = Engine(network, "fp32", device)
-    gray, made = _photographs.load(images, size, folder)
-    pictures = gray.to(device).split(1)
+    gray, made = photographs(images, size, folder)
     return {
         "what": "precision",
         "context": context(device),
         "settings": {"size": size, "anchors": N_ANCHORS, "checkpoint": checkpoint.name},
         "inputs": made,
         "rows": [
-            compare(exact, Engine(network, precision, device), pictures)
+            compare(exact, Engine(network, precision, device), gray.to(device).split(1))
             for precision in REDUCED[device.type]
         ],
     }
+
+
+# ---- Table ---------------------------------------------------------------------------------------
+
+
+def precision_table(reports: Sequence[Report]) -> str:
+    """Color differences by precision, and shares of anchors."""
+    header = ["CIEDE2000 from fp32", "mean", "median image", "95% of images", "95% of pixels"]
+    parts = []
+    for report in reports:
+        rows = [
+            [f"{row['precision']}, {of}", *(f"{row[kind][name]:.2f}" for name in FIGURES)]
+            for row in report["rows"]
+            for kind, of in KINDS.items()
+        ]
+        what = f"Network {report['settings']['checkpoint']}, {report['inputs']}."
+        shares = " ".join(map(_shares, report["rows"]))
+        parts += [table(header, rows), f"{what} {shares} {caption(report)}"]
+    return "\n\n".join(parts)
+
+
+TABLES = {"precision": precision_table}
+
+
+def _shares(row: Report) -> str:
+    parts = [
+        text.format(NONE if share is None else f"{share:.1%}")
+        for name, text in SHARES.items()
+        for share in [row["same"][name]]
+    ]
+    return f"In {row['precision']}, {', '.join(parts[:-1])}, and {parts[-1]}."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -150,15 +185,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, default=COMPACT, metavar="FILE")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 16")
-    parser.add_argument("--photographs", type=Path, default=_photographs.FOLDER, metavar="FOLDER")
+    parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, metavar="FOLDER")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
     if a.images < 1:
         parser.error(f"--images: expected a number from 1, got {a.images}")
-    if a.size < 48 or a.size % 16:
+    if not is_size(a.size):
         parser.error(f"--size {a.size}: expected a multiple of 16, at least 48")
     report = measure(a.device, a.checkpoint, a.images, a.size, a.photographs)
-    print(_precision_report.precision([report]))
+    print(precision_table([report]))
     if a.json:
         save(report, a.json)
 

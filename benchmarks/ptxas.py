@@ -10,32 +10,21 @@ where the table differs from the committed one, if that was made by the same rel
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from _measure import ROOT, Report
+from harness.nvcc import SOURCES, conclude, demangle, nvcc_or_exit, release
+from harness.report import RESULTS, Report
 
-SOURCES = ROOT / "csrc" / "kernels"
-COMMITTED = ROOT / "benchmarks" / "results" / "ptxas.json"
+COMMITTED = RESULTS / "ptxas.json"
 ARCHS = (75, 80, 90, 120)  # the oldest, the newest, and the data center's; others lie between
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
-
-
-def release(nvcc: str) -> str:
-    """As in "13.0"."""
-    text = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"release (\d+\.\d+)", text)
-    if found is None:
-        raise SystemExit(f"ptxas: {nvcc} --version names no release")
-    return found[1]
 
 
 def compile_source(nvcc: str, source: Path, arch: int) -> str:
@@ -73,15 +62,6 @@ def parse(text: str) -> Iterator[tuple[str, Report]]:
             name = ""
 
 
-def demangle(names: Sequence[str]) -> list[str]:
-    """As in "aggregate_kernel<float, (Layout)1>": no namespace, no parameters."""
-    done = subprocess.run(
-        ["c++filt", *names], check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    plain = [line.replace("disco_fast::", "").removeprefix("void ") for line in done]
-    return [re.sub(r"\(\w+Args.*$", "", line) for line in plain]
-
-
 def table(nvcc: str, archs: Sequence[int]) -> Report:
     """Resources by kernel and architecture."""
     jobs = [(source, arch) for source in sorted(SOURCES.glob("*.cu")) for arch in archs]
@@ -111,23 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the committed table")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        raise SystemExit("ptxas: no nvcc on PATH")
+    nvcc = nvcc_or_exit("ptxas")
     kernels = table(nvcc, a.archs)
     report: Report = {"what": "ptxas", "nvcc": release(nvcc), "kernels": kernels}
     for name, by_arch in kernels.items():
         cells = [f"{arch} {used['registers']:3} registers" for arch, used in by_arch.items()]
         print(f"{name:62} {next(iter(by_arch.values()))['shared']:6} bytes  {'  '.join(cells)}")
-    problems = faults(kernels)
-    if a.json:
-        a.json.write_text(json.dumps(report, indent=1) + "\n")
-    if a.check:
-        committed = json.loads(COMMITTED.read_text())
-        if committed["nvcc"] == report["nvcc"] and committed != report:
-            problems.append(f"{COMMITTED.name} is stale: run benchmarks/ptxas.py --json on it")
-    print("\n".join(problems))
-    return int(bool(problems))
+    return conclude(report, faults(kernels), COMMITTED if a.check else None, a.json)
 
 
 if __name__ == "__main__":

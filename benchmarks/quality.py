@@ -1,4 +1,4 @@
-"""The quality of the compact checkpoint's colours, as a report with its context.
+"""The quality of the compact checkpoint's colors: the paper's Table 3 and Figure 11.
 
     python benchmarks/quality.py --truth data --last 500 --json benchmarks/results/quality.json
 
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _quality_report
-from _measure import Report, context, default_device, save
+from harness.clock import context, default_device
+from harness.report import NONE, Report, caption, save, table
 
 from disco_fast.checkpoints import COMPACT
 from disco_fast.cli.main import main as disco_fast
@@ -46,6 +46,70 @@ def evaluation(
         return json.loads(target.read_text())
 
 
+def measure(a: argparse.Namespace) -> Report:
+    """The evaluation of the checkpoint, and of the one beside it."""
+    found = {"compact": evaluation(a.truth, a.checkpoint, a.anchors, a.vividness, a.last)}
+    if a.beside:
+        found["beside"] = evaluation(a.truth, a.beside, a.anchors[:1], a.vividness, a.last)
+    return {
+        "what": "quality",
+        "context": context(default_device()),
+        "settings": found["compact"]["settings"],
+        "found": found,
+    }
+
+
+# ---- Table ---------------------------------------------------------------------------------------
+
+FRECHET = "Frechet distance (EfficientNet-lite2, 64 axes)"
+COLUMNS = {
+    "colorfulness": 1,
+    "PSNR": 2,
+    "SSIM": 3,
+    "CIEDE2000": 2,
+    "wrong patches, %": 1,
+    FRECHET: 2,
+}  # decimals
+NAMES = {"automatic": "automatic", "Ours*": "Ours\\*: anchors of the true colors"}
+
+
+def quality_table(reports: Sequence[Report]) -> str:
+    """Every row of every checkpoint, gray and original once."""
+    parts = []
+    for report in reports:
+        compact = report["found"]["compact"]
+        rows = [_row(row) for row in compact["rows"]]
+        if beside := report["found"].get("beside"):
+            name = f", {beside['settings']['checkpoint']}"
+            rows += [_row(row, name) for row in beside["rows"] if row["anchors"]]
+        settings = compact["settings"]
+        checkpoints = " and ".join(
+            f"{found['settings']['checkpoint']} (SHA-256 {found['settings']['sha256'][:8]})"
+            for found in report["found"].values()
+        )
+        what = (
+            f"{checkpoints}, {settings['precision']}, {settings['photographs']} photographs, "
+            f"{settings['size']}x{settings['size']}."
+        )
+        parts += [table(["", "K", "vividness", *COLUMNS], rows), f"{what} {caption(report)}"]
+    return "\n\n".join(parts)
+
+
+TABLES = {"quality": quality_table}
+
+
+def _row(row: Report, suffix: str = "") -> list[str]:
+    figures = row["metrics"]
+    cells = [
+        NONE if figures.get(name) is None else f"{figures[name]:.{decimals}f}"
+        for name, decimals in COLUMNS.items()
+    ]
+    anchors = NONE if row["anchors"] is None else str(row["anchors"])
+    read = NONE if row["vividness"] is None else f"{row['vividness']:g}"
+    name: str = NAMES.get(row["name"]) or row["name"]
+    return [name + suffix, anchors, read, *cells]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--truth", type=Path, required=True, metavar="DIR")
@@ -56,16 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--beside", type=Path, metavar="FILE", help="another one, first K only")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
-    found = {"compact": evaluation(a.truth, a.checkpoint, a.anchors, a.vividness, a.last)}
-    if a.beside:
-        found["beside"] = evaluation(a.truth, a.beside, a.anchors[:1], a.vividness, a.last)
-    report = {
-        "what": "quality",
-        "context": context(default_device()),
-        "settings": found["compact"]["settings"],
-        "found": found,
-    }
-    print(_quality_report.quality([report]))
+    report = measure(a)
+    print(quality_table([report]))
     if a.json:
         save(report, a.json)
 

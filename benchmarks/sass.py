@@ -17,7 +17,6 @@ nvdisasm (`pip install nvidia-cuda-nvdisasm`).
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -27,11 +26,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
-from _measure import ROOT, Report
-from ptxas import SOURCES, demangle, release
+from harness.nvcc import SOURCES, conclude, demangle, nvcc_or_exit, release
+from harness.report import RESULTS, Report
 
-COMMITTED = ROOT / "benchmarks" / "results" / "sass.json"
+COMMITTED = RESULTS / "sass.json"
 ARCH = "sm_90"
 SLOTS, GIGAHERTZ, PROCESSORS = 4, 1.98, 132  # of an H100 or H200
 COPY = {"H100": 3.0e12, "H200": 4.2e12}  # bytes a second, as measured elsewhere
@@ -180,13 +180,10 @@ def overlaps(code: Sequence[Instruction], text: str) -> bool:
     made = _named(code, text)
     for loop in made:
         names = [one.name.split(".")[0] for one in code[loop.first : loop.last + 1]]
-        if "LDG" not in names or "LDG" not in names[: _last(names, "FFMA")]:
+        last = max((i for i, name in enumerate(names) if name in ("FFMA", "HMMA")), default=0)
+        if "LDG" not in names[:last]:
             return False
     return bool(made)
-
-
-def _last(names: Sequence[str], name: str) -> int:
-    return max((i for i, one in enumerate(names) if one == name), default=0)
 
 
 def disassemble(nvcc: str, nvdisasm: str, source: str) -> dict[str, list[Instruction]]:
@@ -288,34 +285,78 @@ def kmeans_case(points: int, clusters: int, tiles: int, most_us: float) -> Case:
 
 
 def cells_case(
-    source: str, kernel: str, loop: str, runs: float, most_us: float, overlapped: str = ""
+    source: str,
+    kernel: str,
+    element: str,
+    most_us: float,
+    warps: int,
+    turns: Mapping[str, tuple[float, ...]],
+    shares: Mapping[str, float] = MappingProxyType({}),
+    overlapped: str = "",
+    written: int = 64,
 ) -> Case:
-    """Batch 64 of 256 x 256 pixels in half precision, 64 channels, cells of 16 x 16.
+    """Batch 64 of 256 x 256 pixels, 64 channels, cells of 16 x 16.
 
     Args:
         source: file of csrc/kernels.
         kernel: its name.
-        loop: over a thread's runs of pixels.
-        runs: how many these are.
+        element: "fp16" or "fp32".
         most_us: the limit.
+        warps: of a block, which works on a cell.
+        turns: of its loops.
+        shares: of its lines.
         overlapped: a loop whose loads come early.
+        written: or read, channels.
     """
-    cells, pixels = 64 * 256, 16 * 16
+    cells, pixels, size = 64 * 256, 16 * 16, 2 if element == "fp16" else 4
     return Case(
         source,
         kernel,
-        "64 images, 64 x 256 x 256 fp16, cells of 16",
+        f"64 images, {written} x 256 x 256 {element}, cells of 16",
         blocks=cells,
-        warps=8,
+        warps=warps,
         most_us=most_us,
-        turns={loop: (runs,), "i < 9 * pitch": (9 * 64 / 256,)},
-        moved=cells * (pixels * (64 + 9) * 2 + 65 * 4),
+        turns=turns,
+        shares=shares,
+        moved=cells * (pixels * (written + 9) * size + 65 * 4),
         overlapped=overlapped,
     )
 
 
+def pool_case(layout: int, most_us: float) -> Case:
+    """On tensor cores: a warp takes 32 pixels twice."""
+    loop = "pixel < area; pixel += 2 * kMmaThreads"
+    return cells_case(
+        "sp_pool.cu",
+        f"aggregate_mma_kernel<__half, (Layout){layout}>",
+        "fp16",
+        most_us,
+        warps=4,
+        turns={loop: (1,)},
+        shares={"load(even, pixel + 2 * kMmaThreads)": 0},
+        overlapped=loop,
+    )
+
+
+def diffuse_case(spread: int, most_us: float, leads: bool = False) -> Case:
+    """On tensor cores: a warp takes 32 pixels twice; two of four load tokens."""
+    loop = "pixel < area; pixel += kMmaThreads"
+    dense = {"pixel < kWarp; pixel += segment": (2,), "i < segment / kGroup * pitch": (130 / 32,)}
+    return cells_case(
+        "sp_diffuse.cu",
+        f"diffuse_mma_kernel<__half, (Spread){spread}>",
+        "fp16",
+        most_us,
+        warps=4,
+        turns={loop: (2,), **(dense if leads else {})},
+        shares={"load_tokens(a, cell": 0.5},
+        overlapped=loop,
+        written=64 + leads,
+    )
+
+
 POOLED, SPREAD = "works && p < count; p += step", "p += share.groups() * kPixels"
-PLANAR, INTERLEAVED = "(Layout)1, 16", "(Layout)2, 16"
+BOARD = {"i < 9 * pitch": (9 * 64 / 256,)}
 
 # The limits are what the kernels take at present and a little: they fail when a kernel grows.
 CASES = (
@@ -334,10 +375,43 @@ CASES = (
         },
         shares={"init_random(a, int(a.clusters)": 0},
     ),
-    cells_case("sp_pool.cu", f"aggregate_kernel<__half, {PLANAR}>", POOLED, 2, 265, POOLED),
-    cells_case("sp_pool.cu", f"aggregate_kernel<__half, {INTERLEAVED}>", POOLED, 4, 255, POOLED),
-    cells_case("sp_diffuse.cu", f"diffuse_kernel<__half, {PLANAR}>", SPREAD, 2, 214),
-    cells_case("sp_diffuse.cu", f"diffuse_kernel<__half, {INTERLEAVED}>", SPREAD, 4, 220),
+    pool_case(1, 55),
+    pool_case(2, 59),
+    diffuse_case(0, 74),
+    diffuse_case(1, 74),
+    diffuse_case(2, 93, leads=True),
+    # Without tensor cores; a warp's share of a cell is four or two runs of pixels.
+    *(
+        cells_case(
+            "sp_pool.cu",
+            f"aggregate_kernel<float, (Layout){layout}, 16>",
+            "fp32",
+            most_us,
+            warps=8,
+            turns={POOLED: (4,), **BOARD},
+            overlapped=POOLED,
+        )
+        for layout, most_us in ((1, 266), (2, 248))
+    ),
+    *(
+        cells_case(
+            "sp_diffuse.cu",
+            f"diffuse_kernel<float, (Layout){layout}, 16>",
+            "fp32",
+            most_us,
+            warps=8,
+            turns={SPREAD: (4,), "i < 9 * pitch": (9 * 64 / 256,)},
+        )
+        for layout, most_us in ((1, 227), (2, 213))
+    ),
+    Case(
+        "sp_pool.cu",
+        "gather_kernel<float>",
+        "one image, 64 x 16 x 16",
+        blocks=64,
+        warps=8,
+        most_us=0.8,
+    ),
 )
 
 
@@ -355,23 +429,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the committed table")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        raise SystemExit("sass: no nvcc on PATH")
+    nvcc = nvcc_or_exit("sass")
     rows = table(nvcc, find_nvdisasm(), CASES)
     report: Report = {"what": "sass", "arch": ARCH, "nvcc": release(nvcc), "rows": rows}
     for row in rows:
         copy = "".join(f"  copy {name} {us} us" for name, us in row.get("copy_us", {}).items())
         print(f"{row['kernel']:48} {row['shape']:40} issue {row['issue_us']:7} us{copy}")
-    problems = faults(rows)
-    if a.json:
-        a.json.write_text(json.dumps(report, indent=1) + "\n")
-    if a.check:
-        committed = json.loads(COMMITTED.read_text())
-        if committed["nvcc"] == report["nvcc"] and committed != report:
-            problems.append(f"{COMMITTED.name} is stale: run benchmarks/sass.py --json on it")
-    print("\n".join(problems))
-    return int(bool(problems))
+    return conclude(report, faults(rows), COMMITTED if a.check else None, a.json)
 
 
 if __name__ == "__main__":

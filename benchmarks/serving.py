@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import _photographs
 import torch
-from _measure import Report, context, save, summary
+from harness.clock import context, summary
+from harness.inputs import PHOTOGRAPHS
+from harness.report import Report, caption, digits, milliseconds, save, table
 
 PORT = 18477
 LARGEST = 4 * 2**20  # bytes of an upload
@@ -42,7 +43,7 @@ class Clients:
         self.waits: list[float] = []
         self.failed: list[str] = []
         self._over = threading.Event()
-        files = [path.read_bytes() for path in sorted(_photographs.FOLDER.glob("*.jpg"))]
+        files = [path.read_bytes() for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
         manners = itertools.cycle((_slow, _garbage, _endless, _hang_up))
         self._threads = [
             threading.Thread(target=self._ask, args=(files[n % len(files)],)) for n in range(honest)
@@ -150,7 +151,6 @@ def measure(clients: Sequence[int], beside: int, seconds: float) -> Report:
                     "ms": summary(asking.waits) if asking.waits else None,
                 }
             )
-            print(rows[-1], flush=True)
     finally:
         serve.shutdown()
         ray.shutdown()
@@ -162,6 +162,28 @@ def measure(clients: Sequence[int], beside: int, seconds: float) -> Report:
     }
 
 
+def serving_table(reports: Sequence[Report]) -> str:
+    """Requests a second and waits; reports of one command side by side are of several commits."""
+    parts = []
+    for report in reports:
+        rows = [
+            [
+                str(row["clients"]),
+                str(row["hostile"]),
+                digits(row["requests_per_second"]) if row["answered"] else "0",
+                milliseconds(row["ms"]),
+                str(row["failed"]),
+            ]
+            for row in report["rows"]
+        ]
+        header = ["clients", "hostile", "requests/s", "wait, ms", "failed"]
+        parts += [table(header, rows), f"Commit {report['context']['commit']}. {caption(report)}"]
+    return "\n\n".join(parts)
+
+
+TABLES = {"serving": serving_table}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32])
@@ -171,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     a = parser.parse_args(argv)
     target = a.json and a.json.absolute()
     report = measure(a.clients, a.beside, a.seconds)
+    print(serving_table([report]))
     if target:
         save(report, target)
 

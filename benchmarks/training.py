@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import _photographs
-import _training_report
 import torch
-from _measure import Report, context, default_device, interleaved, save
+from harness import published
+from harness.clock import context, default_device, interleaved
+from harness.inputs import PHOTOGRAPHS
+from harness.report import Report, caption, milliseconds, ratio, save, table
 
-from disco_fast import ops, reference
+from disco_fast import ops
 from disco_fast.io.photographs import Photographs
 from disco_fast.model import DISCO
 from disco_fast.model.readout import rebalancing
@@ -27,7 +28,7 @@ from disco_fast.train.losses import L1
 from disco_fast.train.stages import ColorizerStage, SPixNetStage, Stage
 from disco_fast.train.stream import Crops
 
-RIVALS = {"published ops": reference, "fused ops": ops}
+RIVALS = {"published ops": published, "fused ops": ops}
 ALIKE = 0.02  # relative: the loss of a batch; bf16 rounds, and may move an anchor
 
 
@@ -69,12 +70,12 @@ def stepper(stage: Stage, source: ModuleType, lab: torch.Tensor) -> Callable[[],
 
 
 def measure(device: torch.device, width: float, size: int, batch: int, repeats: int) -> Report:
-    """Both stages; the report's schema stands in README.md.
+    """Both stages.
 
     Raises:
         ValueError: the rivals' losses differ.
     """
-    photographs = Photographs(_photographs.FOLDER)
+    photographs = Photographs(PHOTOGRAPHS)
     crops = Crops(photographs, len(photographs), size, 0.6, seed=0)
     lab = torch.stack([crops[n] for n in range(batch)]).to(device)
     rows = []
@@ -99,6 +100,30 @@ def measure(device: torch.device, width: float, size: int, batch: int, repeats: 
     }
 
 
+def training_table(reports: Sequence[Report]) -> str:
+    """Milliseconds of a step on either kind of ops, and their ratio."""
+    parts = []
+    for report in reports:
+        settings = report["settings"]
+        rows = [
+            [
+                f"{row['stage']}, {row['precision']}",
+                *(milliseconds(row["times"][rival]) for rival in RIVALS),
+                ratio(*(row["times"][rival] for rival in RIVALS)),
+            ]
+            for row in report["rows"]
+        ]
+        what = (
+            f"Width {settings['width']:g}, {settings['batch']} crops of {settings['size']} pixels, "
+            f"K={settings['anchors']}: forward, backward, update. {caption(report)}"
+        )
+        parts += [table(["ms a training step", *RIVALS, "speedup"], rows), what]
+    return "\n\n".join(parts)
+
+
+TABLES = {"training": training_table}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", type=torch.device, default=default_device())
@@ -109,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args(argv)
     report = measure(a.device, a.width, a.size, a.batch, a.repeats)
-    print(_training_report.training([report]))
+    print(training_table([report]))
     if a.json:
         save(report, a.json)
 

@@ -215,25 +215,38 @@ def from_json(
         raise ValueError(f"anchors: expected at most {most}, got {len(entries)}")
     across = width / _number(read, "width", "the file", 1, _LONGEST, width)
     down = height / _number(read, "height", "the file", 1, _LONGEST, height)
-    return [_entry(number, entry, across, down) for number, entry in enumerate(entries)]
+    points, colors = [], []
+    for number, entry in enumerate(entries):
+        x, y = (_number(entry, key, f"anchor {number}", 0, _LONGEST) for key in "xy")
+        points.append((x * across, y * down))
+        colors.append(_color(f"anchor {number}", entry))
+    return list(zip(points, _bins(colors), strict=True))
 
 
-def _entry(number: int, entry: dict[str, Any], across: float, down: float) -> tuple[Point, int]:
-    name = f"anchor {number}"
-    x, y = (_number(entry, key, name, 0, _LONGEST) for key in "xy")
+def _color(name: str, entry: dict[str, Any]) -> tuple[float, ...]:
+    """The a and b of an entry, or its red, green and blue."""
     if "ab" in entry:
         ab = entry["ab"]
         if not isinstance(ab, list) or len(ab) != 2:
             raise ValueError(f'anchors: {name}: expected two numbers in "ab", got {_short(ab)}')
         named = {"a": ab[0], "b": ab[1]}
-        chroma = [_number(named, key, name, -_MOST_CHROMA, _MOST_CHROMA) for key in "ab"]
-        return (x * across, y * down), int(nearest_bins(torch.tensor([chroma]))[0])
+        return tuple(_number(named, key, name, -_MOST_CHROMA, _MOST_CHROMA) for key in "ab")
     if "color" not in entry:
         raise ValueError(f'anchors: {name}: expected a "color"')
     try:
-        return (x * across, y * down), bin_of(entry["color"])
+        return rgb_of(entry["color"])
     except ValueError as error:
         raise ValueError(f"anchors: {name}: {error}") from None
+
+
+def _bins(colors: Sequence[tuple[float, ...]]) -> list[int]:
+    """The colour bins nearest to colours of `_color`, all at once: there may be many."""
+    as_rgb = torch.tensor([color if len(color) == 3 else (0, 0, 0) for color in colors])
+    ab = rgb_to_lab(as_rgb.reshape(-1, 3) / 255)[:, 1:]
+    for row, color in enumerate(colors):
+        if len(color) == 2:
+            ab[row] = torch.tensor(color)
+    return nearest_bins(ab).tolist()
 
 
 def _short(value: Any) -> str:

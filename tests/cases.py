@@ -1,15 +1,20 @@
-"""Shapes, seeds and tolerances of the op tests, shared by every backend.
+"""Shapes, seeds and tolerances of the ops, shared by tests, sanitizers and benchmarks.
 
 Every backend is compared with the specification in fp64.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from disco_fast.color import bin_centers
 from disco_fast.model.transformer import position_encoding
 from disco_fast.reference import ENCODER_DIM, ENCODER_PARAMETERS, unpack_layer, wide_dtype
 
@@ -25,6 +30,42 @@ TOLERANCE = {
     torch.bfloat16: 2**-5,
     torch.float16: 2**-8,
 }
+# Tokens of order 1, up to 4, that round to fp32 in every step of up to six layers: worst seen 3e-6,
+# times 7 for other orders of summation.
+ENCODER_TOLERANCE = 2e-5
+
+FORCED = -1.0  # a tolerance that no shift falls below: K-Means runs all its iterations
+ITERATIONS = 20
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """A call of an op.
+
+    Attributes:
+        op: its name.
+        shape: its arguments, in words.
+        images: of the arguments.
+        make: makes the arguments on a device.
+        bounds: largest absolute difference of each result from the specification; 0 for indices.
+        loose: the same for a form that sums in half precision.
+    """
+
+    op: str
+    shape: str
+    images: int
+    make: Callable[[torch.device], tuple]
+    bounds: tuple[float, ...]
+    loose: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.shape}"
+
+    def call(self, namespace: Any, arguments: tuple) -> tuple[Tensor, ...]:
+        """Its results; two ops that only gradients use have no function in `disco_fast.ops`."""
+        op = getattr(namespace, self.op, None) or getattr(torch.ops.disco_fast, self.op)
+        results = op(*arguments)
+        return (results,) if isinstance(results, Tensor) else tuple(results)
 
 
 @dataclass(frozen=True)
@@ -46,25 +87,63 @@ class PoolCase:
         grid = f"{self.images}x{self.channels}x{self.rows}x{self.columns}"
         return f"{grid}-cell{self.cell}-{dtype}-{layout}-{self.association}"
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def tensors(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """(features [N,C,H,W], association [N,9,H,W], tokens [N,C,h,w])."""
-        generator = torch.Generator().manual_seed(7)
+        generator = torch.Generator(device).manual_seed(7)
         n, c, h, w = self.images, self.channels, self.rows, self.columns
         size = (h * self.cell, w * self.cell)
-        features = torch.randn(n, c, *size, generator=generator).to(self.dtype)
+        features = _normal(generator, n, c, *size).to(self.dtype)
         association = make_association(self.association, n, *size, generator).to(self.dtype)
-        tokens = torch.randn(n, c, h, w, generator=generator).to(wide_dtype(self.dtype))
+        tokens = _normal(generator, n, c, h, w).to(wide_dtype(self.dtype))
         if self.channels_last:
             features = features.contiguous(memory_format=torch.channels_last)
             association = association.contiguous(memory_format=torch.channels_last)
         return features, association, tokens
+
+    def ops(self) -> list[OpCase]:
+        """Every op over pixels."""
+        cell, pixels = self.cell, TOLERANCE[self.dtype]
+        wide = TOLERANCE[wide_dtype(self.dtype)]
+
+        def case(op: str, bounds: tuple[float, ...], chosen: Callable, note: str = "") -> OpCase:
+            layout = ", channels-last" if self.channels_last else ""
+            size = f"{self.rows * cell}x{self.columns * cell}"
+            dtype = (
+                str(self.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
+            )
+            shape = f"{self.channels} channels, {size}, batch {self.images}, {dtype}{layout}{note}"
+            loose = tuple(4 * max(bound, pixels) for bound in bounds)
+
+            def make(device: torch.device) -> tuple:
+                return chosen(*self.tensors(device))
+
+            return OpCase(op, shape, self.images, make, bounds, loose)
+
+        products = 4 * math.sqrt(self.channels) * pixels
+        return [
+            case("sp_pool", (wide, wide), lambda f, a, t: (f, a, cell)),
+            case("sp_pool_with_size", (wide, wide, wide), lambda f, a, t: (f, a, cell)),
+            case("sp_diffuse", (pixels,), lambda f, a, t: (t, a, cell)),
+            case(
+                "sp_diffuse",
+                (pixels,),
+                lambda f, a, t: (t, a, cell, f[:, :1].contiguous()),
+                ", with lead",
+            ),
+            case("superpixel_size", (wide,), lambda f, a, t: (a, cell)),
+            case("sp_correlate", (products,), lambda f, a, t: (f, t, t[:, :1].contiguous(), cell)),
+        ]
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)
 
 
 def make_association(
     kind: str, n: int, height: int, width: int, generator: torch.Generator
 ) -> Tensor:
     """[N,9,H,W] of a kind: soft, one-hot, uniform, ties, or denormal (a trained map's tails)."""
-    logits = torch.randn(n, 9, height, width, generator=generator)
+    logits = _normal(generator, n, 9, height, width)
     if kind == "soft":
         return (2 * logits).softmax(1)
     if kind == "one-hot":
@@ -114,15 +193,72 @@ class ClusterCase:
         return f"{self.images}x{self.points}x{self.dims}-k{self.clusters}-{dtype}-{self.kind}"
 
     def data(self) -> Tensor:
-        """Points [N,P,D]."""
+        """Points [N,P,D]: normal, duplicates, or clustered (so that no label hangs on rounding)."""
         generator = torch.Generator().manual_seed(11)
         shape = (self.images, self.points, self.dims)
         points = torch.randn(shape, generator=generator, dtype=torch.float64)
+        if self.kind == "clustered":
+            many = 2 * self.clusters
+            centers = torch.randn(self.images, many, self.dims, generator=generator)
+            which = torch.randint(many, shape[:2], generator=generator)
+            own = centers.gather(1, which[..., None].expand(shape))
+            points = own + 0.5 * points
         if self.kind == "duplicates":
             # Whole numbers: means of equal points are exact, so that empty clusters are no matter
             # of rounding.
             points = points[:, :1].round().expand(shape) + (torch.arange(self.points) % 3)[:, None]
         return points.to(self.dtype).contiguous()
+
+    def ops(self) -> list[OpCase]:
+        """K-Means and all that chooses anchors."""
+        n, p, k = self.images, self.points, self.clusters
+        generator = torch.Generator().manual_seed(12)
+        init = torch.rand(n, p, generator=generator).argsort(1)[:, :k]
+        labels = (torch.arange(p) % k).repeat(n, 1)
+        dtype = wide_dtype(self.dtype)
+        double = ", fp64" if dtype == torch.float64 else ""
+
+        def logits(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+            draws = torch.Generator().manual_seed(13)
+            sizes = torch.rand(n, p, generator=draws).to(dtype)
+            scores = (3 * torch.randn(n, p, 313, generator=draws)).to(dtype)
+            return sizes.to(device), scores.to(device), bin_centers(device)
+
+        def kmeans(device: torch.device) -> tuple:
+            return self.data().to(device), init.to(device), ITERATIONS, FORCED
+
+        def first(device: torch.device) -> tuple:
+            return self.data().to(device), k, 7, "k-means++"
+
+        def select(device: torch.device) -> tuple:
+            return labels.to(device), logits(device)[0], k
+
+        def bins(device: torch.device) -> tuple:
+            _, scores, centers = logits(device)
+            return scores, init.to(device), centers, 3
+
+        def choose(device: torch.device) -> tuple:
+            sizes, scores, centers = logits(device)
+            return labels.to(device), sizes, scores, centers, k, 1
+
+        def read(device: torch.device) -> tuple:
+            arguments = choose(device)
+            offset = torch.linspace(-3, 3, 313, device=device, dtype=dtype)
+            return *arguments[:-1], 3, offset, 0.38
+
+        batch = f"batch {n}{double}"
+        points = f"{p}x{self.dims}, K={k}, {batch}"
+        superpixels = f"{p} superpixels, K={k}, {batch}"
+        # Labels; means of thousands of points of order 1; iterations.
+        moved = (0, 1e-4 if dtype == torch.float32 else 1e-12, 0)
+        return [
+            OpCase("kmeans", f"{points}, {ITERATIONS} iterations", n, kmeans, moved),
+            OpCase("kmeans_init", points, n, first, (0,)),
+            OpCase("select_anchors", superpixels, n, select, (0,)),
+            OpCase("anchor_bins", f"{superpixels}, 3 variants", n, bins, (0,)),
+            OpCase("choose_anchors", superpixels, n, choose, (0, 0)),
+            OpCase("choose_anchors", f"{superpixels}, annealed, 3 variants", n, read, (0, 0)),
+        ]
 
 
 CLUSTER_CASES = (
@@ -167,6 +303,15 @@ class EncoderCase:
             layer["norm2.weight"] += 1
         return tokens, position_encoding(self.rows, self.columns), weights
 
+    def ops(self) -> list[OpCase]:
+        """The encoder."""
+
+        def make(device: torch.device) -> tuple:
+            return tuple(tensor.to(device) for tensor in self.tensors())
+
+        count = f"{self.rows * self.columns} tokens, batch {self.images}"
+        return [OpCase("encoder", count, self.images, make, (ENCODER_TOLERANCE,))]
+
 
 ENCODER_CASES = (
     EncoderCase(),
@@ -176,3 +321,69 @@ ENCODER_CASES = (
     EncoderCase(images=9, rows=5, columns=1, layers=1),
     EncoderCase(images=3, rows=7, columns=5, layers=3),
 )
+
+
+@dataclass(frozen=True)
+class ColorCase:
+    """One configuration of the ops on color."""
+
+    images: int = 1
+    height: int = 256
+    width: int = 256
+    dtype: torch.dtype = torch.float32
+    chroma: int = 256  # side of the chroma at most, as in the network
+
+    def ops(self) -> list[OpCase]:
+        """Lightness of an image, in bytes and floating, and an image of lightness and chroma."""
+        n, size = self.images, (self.height, self.width)
+        chroma = tuple(min(side, self.chroma) for side in size)
+
+        def uniform(device: torch.device, channels: int, size: tuple[int, ...]) -> Tensor:
+            generator = torch.Generator(device).manual_seed(5)
+            values = torch.rand((n, channels, *size), generator=generator, device=device)
+            return values.to(self.dtype)
+
+        def bytes_of(device: torch.device) -> tuple:
+            return ((255 * uniform(device, 3, size)).byte(),)
+
+        def gray(device: torch.device) -> tuple:
+            return (uniform(device, 1, size),)
+
+        def lab(device: torch.device) -> tuple:
+            return 100 * uniform(device, 1, size), 80 * uniform(device, 2, chroma) - 40
+
+        double = ", fp64" if self.dtype == torch.float64 else ""
+        shape = f"{self.height}x{self.width}, batch {n}{double}"
+        lightness = (1e-4 if self.dtype == torch.float32 else 1e-10,)  # of 100
+        return [
+            OpCase("rgb_to_l", f"{shape}, bytes", n, bytes_of, (1e-4,)),
+            OpCase("rgb_to_l", f"{shape}, gray", n, gray, lightness),
+            # A byte may round the other way.
+            OpCase("lab_to_rgb", f"{shape}, bytes", n, lambda d: (*lab(d), True), (1,)),
+            OpCase("lab_to_rgb", shape, n, lambda d: (*lab(d), False), (1e-5,)),
+        ]
+
+
+def small_cases() -> list[OpCase]:
+    """Every op in every dtype and layout, small enough for a sanitizer.
+
+    Pixels that move in vectors in both layouts, and that do in neither. Points that fit shared
+    memory, that do not, and centers that do not. Less than a tile of tokens, and several images for
+    a group of blocks.
+    """
+    pools = (
+        PoolCase(channels=channels, rows=2, columns=3, cell=cell, dtype=dtype, channels_last=last)
+        for (channels, cell), dtype, last in product(((8, 16), (5, 6)), DTYPES, (False, True))
+    )
+    clusters = (
+        ClusterCase(images, points, dims, k, dtype, "clustered")
+        for images, points, dims, k in ((2, 40, 6, 3), (1, 900, 64, 8), (1, 160, 130, 50))
+        for dtype in (torch.float32, torch.float64)
+    )
+    encoders = (EncoderCase(1, 1, 3, 2), EncoderCase(150, 5, 8, 1))
+    colors = (
+        ColorCase(2, height, width, dtype, chroma=3)
+        for height, width in ((8, 16), (5, 7))
+        for dtype in (torch.float32, torch.float64)
+    )
+    return [op for case in (*pools, *clusters, *encoders, *colors) for op in case.ops()]

@@ -516,6 +516,11 @@ def test_white_of_a_jpeg_2000_is_what_it_says(bits: int) -> None:
     assert (shown[0] == 0).all()
 
 
+def test_grey_with_alpha_in_jpeg_2000_is_not_called_damaged() -> None:
+    with pytest.raises(ImageFileError, match="grey with alpha in JPEG 2000 is not read"):
+        decode_image(pillow(np.dstack([GRAY, GRAY]), "JPEG2000"))
+
+
 def test_heic() -> None:
     heif = pytest.importorskip("pillow_heif", reason="HEIC is read by it; see the extra [formats]")
     file = io.BytesIO()

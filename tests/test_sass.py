@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
 import sass
 
 SOURCE = {("k.cu", 1): "void k() {", ("k.cu", 2): "for (rows)", ("k.cu", 3): "rare();"}

@@ -211,6 +211,23 @@ def test_a_strip_or_tile_that_is_not_there(tags: tuple[int, int], places: tuple[
         decode_image(bytes(data))
 
 
+def test_tiles_that_are_alike_may_be_there_once() -> None:
+    tile = np.arange(16 * 32, dtype=np.uint8).tobytes()
+    page = described(8, 1, 1) | {322: shorts(32), 323: shorts(16)}
+    page |= {324: longs(*[8] * 6), 325: longs(*[len(tile)] * 6)}
+    end = 8 + len(tile)
+    layout = tiff_tags._Layout("<", big=False)
+    data = b"II*\0" + struct.pack("<I", end) + tile + tiff_tags._written(page, end, layout)
+    one = np.frombuffer(tile, np.uint8).reshape(16, 32)
+    assert (decode_image(data).pixels[..., 0] == np.tile(one, (3, 2))[:HEIGHT, :WIDTH]).all()
+
+
+@pytest.mark.parametrize("bits", [shorts(0), Entry(2, b"8\0"), shorts(17)])
+def test_bits_that_no_sample_has(bits: Entry) -> None:
+    with pytest.raises(ImageFileError):
+        decode_image(file(described(8, 1, 1) | {258: bits}, [GRAY.tobytes()]))
+
+
 def test_pieces_that_overlap_or_are_too_large() -> None:
     page = described(8, 1, 1) | {278: shorts(1)}
     data = file(page, [GRAY.tobytes()])
@@ -233,6 +250,7 @@ def test_pieces_that_overlap_or_are_too_large() -> None:
         ({259: shorts(34712)}, r"JPEG 2000 \(34712\) are not read"),
         ({259: shorts(999)}, r"an unknown method \(999\) are not read"),
         ({262: shorts(32803)}, "colours of kind 32803 are not read"),
+        ({262: shorts(6)}, "YCbCr outside of JPEG is not read"),
     ],
 )
 def test_what_is_not_read_is_not_called_damaged(tags: Directory, reason: str) -> None:

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <utility>
 
-#include "cells.cuh"
+#include "cells_mma.cuh"
 #include "kernels.h"
 
 namespace disco_fast {
@@ -37,7 +37,7 @@ inline cudaError_t allow_shared_memory(const void* kernel) {
 template <class... Params, class... Args>
 cudaError_t launch_with(cudaLaunchAttribute* attribute, void (*kernel)(Params...), dim3 grid,
                         int threads, size_t shared, cudaStream_t stream, const Args&... args) {
-  if (grid.x == 0 || grid.y == 0) return cudaSuccess;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   if (shared > 0) {
     const cudaError_t refused = allow_shared_memory(reinterpret_cast<const void*>(kernel));
     if (refused != cudaSuccess) return refused;
@@ -113,6 +113,45 @@ Layout layout_of(const View& features, const Grid& grid, int64_t channels) {
     return Layout::kInterleaved;
   }
   return Layout::kScalar;
+}
+
+// Whether kernels for tensor cores can work on these cells and views; see cells_mma.cuh.
+template <class... Views>
+bool fits_mma(const Grid& grid, const Views&... views) {
+  const auto is_short = [](const View& view) {
+    return view.channel < (1 << 30) && view.row < (1 << 30) && view.column < (1 << 30);
+  };
+  return grid.cell % kGroup == 0 && (grid.cell & (grid.cell - 1)) == 0 && grid.cell < (1 << 15) &&
+         grid.rows < (1 << 16) && grid.images < (1 << 16) && (is_short(views) && ...);
+}
+
+// Whether groups of pixels of a row can be moved, or else of channels of a pixel.
+template <class T>
+bool has_groups(const View& features, int64_t channels, bool of_pixels) {
+  return (of_pixels ? features.column : features.channel) == 1 && channels > 0 &&
+         channels % kGroup == 0 && divisible<T>(features, kGroup, of_pixels);
+}
+
+// Launches kernel(args, first channel) for each 64 channels.
+template <class Args>
+cudaError_t launch_mma(void (*kernel)(Args, int), const Grid& grid, int64_t channels,
+                       cudaStream_t stream, const Args& args) {
+  const dim3 cells(unsigned(grid.columns), unsigned(grid.rows), unsigned(grid.images));
+  cudaError_t error = cudaSuccess;
+  for (int first = 0; first < channels && error == cudaSuccess; first += kBlockChannels) {
+    error = launch(kernel, cells, kMmaThreads, 0, stream, args, first);
+  }
+  return error;
+}
+
+// Whether the code that runs of a kernel is for tensor cores; on a new GPU it may be older than
+// that.
+template <class Kernel>
+bool has_tensor_cores(Kernel* kernel) {
+  cudaFuncAttributes attributes = {};
+  const cudaError_t error =
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel));
+  return error == cudaSuccess && attributes.ptxVersion >= kTensorArch;
 }
 
 template <Layout L>

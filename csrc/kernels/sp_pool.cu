@@ -1,23 +1,41 @@
 #include "launch.cuh"
 #include "sp_pool.cuh"
+#include "sp_pool_mma.cuh"
 
 namespace disco_fast {
+namespace {
+
+// The first step: each cell by itself.
+template <class T>
+cudaError_t launch_cells(const AggregateArgs& args, dim3 cells, cudaStream_t stream) {
+  if constexpr (sizeof(T) == 2) {
+    const bool planar = args.features.column == 1;
+    auto* kernel = planar ? aggregate_mma_kernel<T, Layout::kPlanar>
+                          : aggregate_mma_kernel<T, Layout::kInterleaved>;
+    if (fits_mma(args.grid, args.features, args.association) &&
+        has_groups<T>(args.features, args.channels, planar) && has_tensor_cores(kernel)) {
+      return launch_mma<AggregateArgs>(kernel, args.grid, args.channels, stream, args);
+    }
+  }
+  return with_layout(layout_of<T>(args.features, args.grid, args.channels), [&](auto tag) {
+    const int quads = quads_for(args.channels);
+    return with_quads<T, tag.value>(quads, [&](auto known) {
+      return launch(aggregate_kernel<T, tag.value, known.value>, cells, kCellThreads, 0, stream,
+                    args, quads);
+    });
+  });
+}
+
+}  // namespace
 
 cudaError_t launch_aggregate(const AggregateArgs& args, cudaStream_t stream) {
   const Grid& grid = args.grid;
   const int64_t cells = grid.images * grid.cells(), blocks = channel_blocks(args.channels);
-  const int64_t tiles = grid.images * ceil_div(grid.cells(), kGatherTile);
-  const int64_t gather_blocks = args.channels > 0 ? ceil_div(args.channels, kGatherTile) : 1;
-  if (!fits_grid(cells, gather_blocks)) return cudaErrorInvalidValue;
+  const int64_t tiles = grid.images * ceil_div(grid.cells(), kGathered);
+  const int64_t gather_blocks = args.channels > 0 ? ceil_div(args.channels, kWarp) : 1;
+  if (!fits_grid(cells, gather_blocks) || !fits_grid(tiles, blocks)) return cudaErrorInvalidValue;
   const cudaError_t error = with_element(args.element, [&](auto t) {
-    typedef decltype(t) T;
-    return with_layout(layout_of<T>(args.features, grid, args.channels), [&](auto layout) {
-      const int quads = quads_for(args.channels);
-      return with_quads<T, layout.value>(quads, [&](auto known) {
-        return launch(aggregate_kernel<T, layout.value, known.value>, grid_of(cells, blocks),
-                      kCellThreads, 0, stream, args, quads);
-      });
-    });
+    return launch_cells<decltype(t)>(args, grid_of(cells, blocks), stream);
   });
   if (error != cudaSuccess) return error;
   return with_wide_element(args.element, [&](auto w) {

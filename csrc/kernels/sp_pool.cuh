@@ -9,8 +9,8 @@ namespace disco_fast {
 
 constexpr int kParts = 16;  // parts of a tile in which weights are added up
 constexpr int kCellWarps = kCellThreads / kWarp;
-constexpr int kGatherThreads = 256;
-constexpr int kGatherTile = kWarp;  // superpixels and channels of a gathering block
+constexpr int kGathered = 8;  // superpixels of a gathering block, one a warp
+constexpr int kGatherThreads = kGathered * kWarp;
 
 // Shared memory of aggregate_kernel: first the weights of a tile, in the end sums of the warps.
 template <class W>
@@ -178,55 +178,70 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kSca
   }
 }
 
-// Sum of what the cells around superpixel `position` have for it at `from` (a [cells, 9, stride]
-// array).
-template <class W>
-__device__ __forceinline__ W gather(const Grid& grid, int position, const W* from, int64_t stride) {
-  const int row = position / int(grid.columns), column = position % int(grid.columns);
-  W total = 0;
+// The cells around a superpixel: which they are, and whether they are in the grid.
+struct Around {
+  __device__ __forceinline__ Around(const Grid& grid, int position) {
+    const int row = position / int(grid.columns), column = position % int(grid.columns);
 #pragma unroll
-  for (int slot = 0; slot < 9; ++slot) {
-    // The cell in direction `slot` sees this superpixel in the opposite direction.
-    const int other = neighbour(grid, row, column, slot);
-    if (other >= 0) total += from[(int64_t(other) * 9 + 8 - slot) * stride];
+    for (int slot = 0; slot < 9; ++slot) {
+      const int other = neighbour(grid, row, column, slot);
+      inside[slot] = other >= 0;
+      cell[slot] = inside[slot] ? other : position;
+    }
   }
-  return total;
-}
 
-// Grid: 32 superpixels of an image x 32 channels. A warp reads along channels; the results pass
+  // Sum of what they have for the superpixel at `from` (a [cells, 9, stride] array).
+  template <class W>
+  __device__ __forceinline__ W gather(const W* from, int64_t stride) const {
+    W value[9], total = 0;
+#pragma unroll
+    for (int slot = 0; slot < 9; ++slot) {
+      // The cell in direction `slot` sees the superpixel in the opposite direction. Loaded without
+      // a condition, so that all are on their way at once.
+      value[slot] = from[(int64_t(cell[slot]) * 9 + 8 - slot) * stride];
+    }
+#pragma unroll
+    for (int slot = 0; slot < 9; ++slot) total += inside[slot] ? value[slot] : W(0);
+    return total;
+  }
+
+  int cell[9];
+  bool inside[9];
+};
+
+// Grid: 8 superpixels of an image x 32 channels. A warp reads along channels; the results pass
 // through shared memory, so that they are written along superpixels.
 template <class W>
 __global__ void __launch_bounds__(kGatherThreads) gather_kernel(const AggregateArgs a) {
-  __shared__ W sums[kGatherTile][kGatherTile + 1];
-  const int cells = int(a.grid.cells()), tiles = int(ceil_div(cells, kGatherTile));
+  __shared__ W sums[kGathered][kWarp + 1];
+  const int cells = int(a.grid.cells()), tiles = int(ceil_div(cells, kGathered));
   const int64_t image = blockIdx.x / tiles, stride = a.channels + 1;
-  const int first = int(blockIdx.x % tiles) * kGatherTile;
-  const int64_t first_channel = int64_t(blockIdx.y) * kGatherTile;
+  const int first = int(blockIdx.x % tiles) * kGathered, left = cells - first;
+  const int64_t first_channel = int64_t(blockIdx.y) * kWarp;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const W* partial = static_cast<const W*>(a.partial) + image * cells * 9 * stride;
   const W area = W(a.grid.cell * a.grid.cell);
 
-  for (int i = warp; i < kGatherTile && first + i < cells; i += kGatherThreads / kWarp) {
-    const W weight = gather(a.grid, first + i, partial + a.channels, stride) / area;
-    const W divisor = a.normalize ? (weight + W(1e-8)) * area : area;
+  if (warp < left) {
+    const Around around(a.grid, first + warp);
     const int64_t c = first_channel + lane;
-    if (c < a.channels) sums[i][lane] = gather(a.grid, first + i, partial + c, stride) / divisor;
+    const W sum = around.gather(partial + (c < a.channels ? c : a.channels), stride);
+    const W weight = around.gather(partial + a.channels, stride) / area;
+    sums[warp][lane] = sum / (a.normalize ? (weight + W(1e-8)) * area : area);
     if (blockIdx.y == 0 && lane == 0) {
-      const int64_t superpixel = image * cells + first + i;
+      const int64_t superpixel = image * cells + first + warp;
       static_cast<W*>(a.weight)[superpixel] = weight;
       if (a.wins != nullptr) {
-        const int wins = gather(a.grid, first + i, a.wins + image * cells * 9, int64_t(1));
+        const int wins = around.gather(a.wins + image * cells * 9, 1);
         static_cast<W*>(a.size)[superpixel] = W(wins) / area;
       }
     }
   }
   __syncthreads();
-  if (first + lane >= cells) return;
-  W* out = static_cast<W*>(a.sums) + image * a.channels * cells + first + lane;
-  for (int i = warp; i < kGatherTile && first_channel + i < a.channels;
-       i += kGatherThreads / kWarp) {
-    out[(first_channel + i) * cells] = sums[lane][i];
-  }
+  const int position = threadIdx.x % kGathered, c = threadIdx.x / kGathered;
+  if (position >= left || first_channel + c >= a.channels) return;
+  static_cast<W*>(a.sums)[(image * a.channels + first_channel + c) * cells + first + position] =
+      sums[position][c];
 }
 
 }  // namespace disco_fast

@@ -1,4 +1,4 @@
-"""What makes the network fast: preparation and precision."""
+"""What makes the network fast: a prepared network, precision, batches and CUDA graphs."""
 
 from .engine import Engine
 

@@ -20,6 +20,7 @@ from .convolutions import (
     fold_standardization,
     merge_upsampling,
     pack_convolutions,
+    widen_kernels,
 )
 from .graphs import capture_streams
 from .precision import DTYPES, set_formats
@@ -28,6 +29,7 @@ REWRITES = {
     "spectral norm": "every normalized weight is divided by its norm once and for all",
     "batch norm": "those after a convolution are folded into it",
     "standardization": "of EfficientNet's scales; the projections after it do its work",
+    "padding": "a convolution does the padding before it, with zeros in its kernel",
     "upsampling": "it and the convolution after it are one transposed convolution",
     "anchor projection": "only the anchors go through the 313-way projection",
     "color look-up": "a one-hot color times a matrix is a row of it",
@@ -101,6 +103,8 @@ class PreparedDISCO(DISCO):
             fold_batch_norm(self)
         if "standardization" in self._rewrites:
             fold_standardization(self)
+        if "padding" in self._rewrites:
+            widen_kernels(self)
         if "upsampling" in self._rewrites:
             merge_upsampling(self)
 

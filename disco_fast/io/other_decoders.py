@@ -20,7 +20,7 @@ from .picture import ImageFileError
 
 _GAP, _NUMBER = rb"(?:\s|#[^\n]*\n)+", rb"(\d{1,9})"
 _PNM = re.compile(rb"P([1-6])" + 2 * (_GAP + _NUMBER) + rb"(?:" + _GAP + _NUMBER + rb")?\s")
-_CODESTREAM, _DEPTH_AT = b"\xff\x4f\xff\x51", 42
+_CODESTREAM, _COUNT_AT, _DEPTH_AT = b"\xff\x4f\xff\x51", 40, 42
 _PLUGINS = {
     "HEIC": "pillow_heif",
     "JPEG XL": "pillow_jxl",
@@ -120,7 +120,11 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int]:
     """Of the samples themselves: what a box around them says may differ."""
     if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ImageFileError(f"{_DAMAGED} (JPEG 2000)")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, _codestream(data) + 8)
+    start = _codestream(data)
+    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    (count,) = struct.unpack_from(">H", data, start + _COUNT_AT)
+    if count == 2:  # OpenCV would call it damaged
+        raise ImageFileError("grey with alpha in JPEG 2000 is not read: save it as PNG")
     return right - left, bottom - top
 
 

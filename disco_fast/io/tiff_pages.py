@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._extras import MissingExtraError, need
 from . import tiff_tags
 from .tiff_tags import Directory, Entry, TagsError, number, shorts
 
@@ -30,17 +31,19 @@ _DECISIVE = (
     *(317, 320, 332, _EXTRA_SAMPLES, _FORMAT, 347, 529, 530, 531, 532, 34675),
 )
 _OF_ANY = (HEIGHT, _COMPRESSION, 266)  # of them, those that do not depend on what samples mean
-_COLORS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, 3, 5, 6, CIELAB, ICCLAB)
-_NONE, _OLD_JPEG, _DEFLATE, _LZMA, _ZSTD = 1, 6, 8, 34925, 50000
+_YCBCR = 6  # which libvips would give as if it were RGB
+_COLORS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, 3, 5, _YCBCR, CIELAB, ICCLAB)
+_NONE, _JPEG, _DEFLATE, _LZMA, _ZSTD = 1, 7, 8, 34925, 50000
 _OF_BYTES = (_NONE, 5, _DEFLATE, 32773, 32946, _LZMA, _ZSTD)  # whatever samples they make up
-_ONLY_WARN = (2, 3, 4, 7, 32771, 32773)  # codecs whose damage libtiff calls no error
-_READ = (*_OF_BYTES, *_ONLY_WARN, _OLD_JPEG, 50001)
+_ONLY_WARN = (2, 3, 4, _JPEG, 32771, 32773)  # codecs whose damage libtiff calls no error
+_READ = (*_OF_BYTES, *_ONLY_WARN, 50001)
 _NAMES = {
+    6: "JPEG as it was before 1995",
     **{33003: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log"},
     **{34712: "JPEG 2000", 34887: "LERC", 34933: "PNG", 34934: "JPEG XR", 50002: "JPEG XL"},
 }
 _SMALL = 2**24  # pixels that tiles may have, whatever the picture has
-_USUAL_BITS = (1, 2, 4, 8, 16, 32, 64)
+_MOST_TIMES, _MOST_MORE = 8, 2**16  # bytes that a codec may make of a strip, at its worst
 
 
 class Page(NamedTuple):
@@ -110,10 +113,14 @@ def alone(data: bytes, page: Directory, changes: Directory) -> Page:
         raise TagsError(f"samples compressed by {name} ({compression}) are not read")
     if colors not in _COLORS:
         raise TagsError(f"colours of kind {colors} are not read: save it as grey or RGB")
+    if colors == _YCBCR and compression != _JPEG:
+        raise TagsError("YCbCr outside of JPEG is not read: save it as RGB")
     strict = compression in _ONLY_WARN
     tiled = _TILES in page
     places, sizes = (_TILES, _TILE_SIZES) if tiled else (_STRIPS, _STRIP_SIZES)
-    if compression == _OLD_JPEG or places not in page or sizes not in page:
+    if tiled and sizes not in page:
+        raise TagsError("the sizes of its tiles are missing")
+    if places not in page or sizes not in page:
         return Page(tiff_tags.alone(data, page | changes), strict)
     grid = _grid(page, tiled)
     unpacked = _unpacking(page, grid.width) if compression in _OF_BYTES else None
@@ -165,10 +172,12 @@ def _strips(data: bytes, page: Directory, grid: _Grid, places: int, sizes: int) 
     starts, lengths = _numbers(page, places), _numbers(page, sizes)
     if min(len(starts), len(lengths)) < count:
         raise TagsError(f"{count} strips or tiles are expected, {len(starts)} are there")
-    found, total = [], 0
+    most = _MOST_TIMES * _row(page, grid.width) * grid.height + _MOST_MORE
+    found, seen, total = [], set[tuple[int, int]](), 0
     for start, length in zip(starts[:count], lengths[:count], strict=True):
-        strip = data[start : start + length]
-        total += len(strip)
+        strip = data[start : start + min(length, most)]
+        total += 0 if (start, length) in seen else len(strip)
+        seen.add((start, length))
         if start < 8 or not strip:
             raise TagsError("a strip or tile is missing")
         if total > 2 * len(data):
@@ -196,11 +205,9 @@ def _deflated(strip: bytes, compression: int, most: int) -> bytes:
 
 def _zstd(strip: bytes, most: int) -> bytes:
     try:
-        import zstandard
-    except ImportError as error:
-        raise TagsError(
-            "its samples are compressed by ZSTD (50000): pip install 'disco_fast[formats]'"
-        ) from error
+        zstandard = need("formats", "zstandard")
+    except MissingExtraError as error:
+        raise TagsError(f"its samples are compressed by ZSTD (50000): {error}") from error
     try:
         return zstandard.ZstdDecompressor().stream_reader(strip).read(most)
     except zstandard.ZstdError as error:
@@ -218,7 +225,7 @@ def _laid_out(samples: np.ndarray, grid: _Grid, width: int, height: int) -> np.n
 
 
 def _bits(page: Directory) -> tuple[int, ...]:
-    return _numbers(page, _BITS) if _BITS in page else (1,)
+    return (_numbers(page, _BITS) if _BITS in page else ()) or (1,)
 
 
 def _row(page: Directory, width: int) -> int:
@@ -230,7 +237,7 @@ def _unpacking(page: Directory, width: int) -> Callable[[np.ndarray], np.ndarray
     """What makes samples of the bytes of rows, where libvips knows them not."""
     bits, count = _bits(page)[0], number(page, _SAMPLES, 1)
     colors = number(page, PHOTOMETRIC, 0)
-    usual = bits in _USUAL_BITS or bits > 16 or len(set(_bits(page))) > 1
+    usual = bits in (4, 8) or not 2 < bits < 16 or len(set(_bits(page))) > 1
     if usual or colors not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or number(page, _PLANES, 1) != 1:
         return None
     scale = (65535 if bits > 8 else 255) / (2**bits - 1)

@@ -160,7 +160,8 @@ def alone(data: bytes, directory: Directory) -> bytes:
 def of_strips(like: bytes, directory: Directory, strips: list[bytes]) -> bytes:
     """A file of one page, in the order of bytes of another, whose strips are given.
 
-    They are at its end, so that no strip that is too short goes on in what is no samples.
+    They are at its end, so that no strip that is too short goes on in what is no samples. Those
+    that are alike are there once.
 
     Args:
         like: the other file.
@@ -177,10 +178,12 @@ def of_strips(like: bytes, directory: Directory, strips: list[bytes]) -> bytes:
         tags = dict(zip((_PLACES[0], _STRIP_SIZES), entries, strict=True))
         return _written(directory | tags, front, layout)
 
+    different = list(dict.fromkeys(strips))
     place = front + len(head([0] * len(strips)))
-    starts = list(accumulate(map(len, strips), initial=place))[:-1]
+    starts = dict(zip(different, accumulate(map(len, different), initial=place), strict=False))
     pointer = struct.pack(layout.order + layout.offset, front)
-    return b"".join([like[: layout.first], pointer, head(starts), *strips])
+    front_of_strips = head(starts[strip] for strip in strips)
+    return b"".join([like[: layout.first], pointer, front_of_strips, *different])
 
 
 class _Layout:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..reference import wide_dtype
 from .scale import TOKEN_DIM
 
 # Expansion, kernel, channels and repeats of inverted residuals; each scale halves the side once.
@@ -134,7 +135,10 @@ class Pyramid(nn.Module):
                 zip(self.encode(x), self.laterals, strict=True)
             )
         ]
-        return torch.stack(features).sum(0)
+        total = features[0].to(wide_dtype(features[0].dtype))
+        for feature in features[1:]:
+            total = total + feature
+        return total
 
     def project(self, pooled: Tensor) -> Tensor:
         """What SP-Pooling makes of the features, from the scales pooled one by one.

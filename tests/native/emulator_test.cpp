@@ -417,6 +417,72 @@ void test_warp_barrier() {
   for (int i = 0; i < 64; ++i) expect(values[i] == (i ^ 1) + 5, "warp barrier");
 }
 
+// ---- Tensor cores. Matrices of small whole numbers: which lane has which elements shows.
+
+constexpr int kLane = 32;
+int a_value(int row, int k) { return (row * 7 + k * 3) % 11 - 5; }
+int b_value(int k, int column) { return (k * 5 + column * 2) % 9 - 4; }
+
+// [depth][lane] registers of halves: elements 2p, 2p + 1 of a row, and those 8 further on.
+__global__ void multiply_halves(emu::MmaLane* lanes, bool bfloat16) {
+  emu::MmaLane& lane = lanes[threadIdx.x];
+  bfloat16 ? emu::mma<emu::MmaBFloat16, 16>(lane) : emu::mma<emu::MmaHalf, 16>(lane);
+}
+__global__ void multiply_tf32(emu::MmaLane* lanes) {
+  emu::mma<emu::MmaTf32, 8>(lanes[threadIdx.x]);
+}
+
+void expect_product(const std::vector<emu::MmaLane>& lanes, int depth, const std::string& what) {
+  for (int lane = 0; lane < kLane; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + (i < 2 ? 0 : 8), column = lane % 4 * 2 + i % 2;
+      int sum = lane;  // What was there before.
+      for (int k = 0; k < depth; ++k) sum += a_value(row, k) * b_value(k, column);
+      expect(lanes[lane].sum[i] == float(sum), what);
+    }
+  }
+}
+
+void test_tensor_cores() {
+  for (emu::Order order : kOrders) {
+    emu::set_order(order);
+    for (bool bfloat16 : {false, true}) {
+      const auto bits = [&](int value) -> uint32_t {
+        return bfloat16 ? __float2bfloat16(float(value)).bits : __float2half(float(value)).bits;
+      };
+      std::vector<emu::MmaLane> lanes(kLane);
+      for (int l = 0; l < kLane; ++l) {
+        const int row = l / 4, k = l % 4 * 2;
+        const auto a = [&](int r, int at) {
+          return bits(a_value(r, at)) | bits(a_value(r, at + 1)) << 16;
+        };
+        const auto b = [&](int at) {
+          return bits(b_value(at, row)) | bits(b_value(at + 1, row)) << 16;
+        };
+        const float before = float(l);
+        lanes[l] = {{before, before, before, before},
+                    {a(row, k), a(row + 8, k), a(row, k + 8), a(row + 8, k + 8)},
+                    {b(k), b(k + 8)}};
+      }
+      expect_success(launch(1, kLane, 0, multiply_halves, lanes.data(), bfloat16), "mma");
+      expect_product(lanes, 16, "product of halves");
+    }
+    std::vector<emu::MmaLane> lanes(kLane);
+    for (int l = 0; l < kLane; ++l) {
+      const int row = l / 4, k = l % 4;
+      const auto a = [&](int r, int at) { return __float_as_uint(float(a_value(r, at))) | 0x1fff; };
+      const auto b = [&](int at) { return __float_as_uint(float(b_value(at, row))) | 0x1fff; };
+      const float before = float(l);
+      lanes[l] = {{before, before, before, before},
+                  {a(row, k), a(row + 8, k), a(row, k + 4), a(row + 8, k + 4)},
+                  {b(k), b(k + 4)}};
+    }
+    expect_success(launch(1, kLane, 0, multiply_tf32, lanes.data()), "mma");
+    expect_product(lanes, 8, "product of floats without their last bits");
+  }
+  emu::set_order(emu::Order::kAscending);
+}
+
 // ---- Errors. After each the next launch must work.
 
 __global__ void exit_before_barrier() {
@@ -592,6 +658,12 @@ void test_device() {
   expect(value == 4, "processors");
   cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, 0);
   expect(value == 9, "capability");
+  emu::set_architecture(75);
+  cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMinor, 0);
+  cudaFuncAttributes attributes;
+  expect(cudaFuncGetAttributes(&attributes, mark) == cudaSuccess, "attributes");
+  expect(value == 5 && attributes.ptxVersion == 75, "capability");
+  emu::set_architecture(90);
   expect(cudaDriverGetVersion(&value) == cudaSuccess && value >= 12000, "version");
   int words[2] = {};
   cudaMemsetAsync(words, 0xff, 4, nullptr);
@@ -687,6 +759,13 @@ void test_words() {
   static_assert(alignof(longlong2) == 16 && alignof(uchar4) == 4 && alignof(ushort4) == 8);
   expect(__popc(0xf0f0u) == 8 && __ffs(0) == 0 && __ffs(8) == 4 && __clz(1) == 31 && __clz(0) == 32,
          "bits");
+  expect(__byte_perm(0x33221100, 0x77665544, 0x5410) == 0x55441100 &&
+             __byte_perm(0x33221100, 0x77665544, 0x7632) == 0x77663322,
+         "bytes");
+  const __half2 halves = __floats2half2_rn(1, -2);
+  const __nv_bfloat162 bfloats = __floats2bfloat162_rn(1, -2);
+  expect(halves.x.bits == 0x3c00 && halves.y.bits == 0xc000, "two halves");
+  expect(bfloats.x.bits == 0x3f80 && bfloats.y.bits == 0xc000, "two bfloat16");
   expect(__float_as_uint(1.0f) == 0x3f800000 && __uint_as_float(0x40000000) == 2,
          "reinterpretation");
   expect(__fadd_rn(1.0f, 2.0f) == 3 && __dmul_rn(2.0, 3.0) == 6 && __dadd_rn(1.0, 2.0) == 3, "rn");
@@ -840,6 +919,7 @@ int main(int count, char** arguments) {
   test_warp_barrier();
   test_cooperative_grid();
   test_cooperative_limits();
+  test_tensor_cores();
   test_failures();
   test_endless_waits();
   test_refusals();

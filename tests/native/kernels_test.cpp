@@ -105,11 +105,13 @@ constexpr size_t kMuch = 227 << 10, kLittle = 6 << 10;
 // The CUDA kernels and their launchers on the emulated GPU.
 class EmulatedBackend : public Backend {
  public:
-  EmulatedBackend(std::string name, emu::Order order, size_t shared_memory, int multiprocessors)
+  EmulatedBackend(std::string name, emu::Order order, size_t shared_memory, int multiprocessors,
+                  int architecture)
       : Backend(std::move(name)),
         order_(order),
         shared_memory_(shared_memory),
-        multiprocessors_(multiprocessors) {}
+        multiprocessors_(multiprocessors),
+        architecture_(architecture) {}
 
   void run(const AggregateArgs& args) const override { launch(launch_aggregate, args); }
   void run(const DiffuseArgs& args) const override { launch(launch_diffuse, args); }
@@ -144,6 +146,7 @@ class EmulatedBackend : public Backend {
   void launch(cudaError_t (*launcher)(const Args&, cudaStream_t), const Args& args,
               size_t least_memory = 0) const {
     emu::set_order(order_);
+    emu::set_architecture(architecture_);
     emu::set_shared_memory_limit(std::max(shared_memory_, least_memory));
     const cudaError_t error = launcher(args, nullptr);
     if (error == cudaSuccess) return;
@@ -152,7 +155,7 @@ class EmulatedBackend : public Backend {
   }
   const emu::Order order_;
   const size_t shared_memory_;
-  const int multiprocessors_;
+  const int multiprocessors_, architecture_;
 };
 
 typedef std::vector<std::unique_ptr<Backend>> Backends;
@@ -169,14 +172,16 @@ Backends backends() {
     all.push_back(std::make_unique<CpuBackend>(avx512::kernels()));
   }
 #endif
-  const auto add = [&](const char* name, emu::Order order, size_t shared_memory, int processors) {
-    all.push_back(std::make_unique<EmulatedBackend>(name, order, shared_memory, processors));
+  const auto add = [&](const char* name, emu::Order order, size_t shared_memory, int processors,
+                       int architecture) {
+    all.push_back(
+        std::make_unique<EmulatedBackend>(name, order, shared_memory, processors, architecture));
   };
-  add("emulated", emu::Order::kAscending, kMuch, 3);
-  add("emulated-small", emu::Order::kAscending, kLittle, 1);
+  add("emulated", emu::Order::kAscending, kMuch, 3, 90);
+  add("emulated-small", emu::Order::kAscending, kLittle, 1, 75);
 #if !defined(__SANITIZE_THREAD__)  // which finds races in any order, and is slow
-  add("emulated-descending", emu::Order::kDescending, kMuch, 3);
-  add("emulated-shuffled", emu::Order::kShuffled, kMuch, 3);
+  add("emulated-descending", emu::Order::kDescending, kMuch, 3, 90);
+  add("emulated-shuffled", emu::Order::kShuffled, kMuch, 3, 90);
 #endif
   return all;
 }
@@ -467,12 +472,14 @@ int main(int count, char** arguments) {
        {Element::kFloat32, Element::kFloat64, Element::kBFloat16, Element::kFloat16}) {
     for (const bool interleaved : {false, true}) {
       if (!wanted("superpixels")) continue;
-      for (const int64_t channels : {1, 7, 16, 33, 68}) {
+      for (const int64_t channels : {1, 7, 16, 33, 68, 72}) {
         superpixel_case(e, {1, 2, 3, 8}, channels, interleaved);
       }
       superpixel_case(e, {2, 1, 1, 16}, 5, interleaved);
       superpixel_case(e, {1, 2, 2, 17}, 3, interleaved);
+      superpixel_case(e, {2, 1, 2, 16}, 64, interleaved);
       superpixel_case(e, {1, 1, 2, 32}, 19, interleaved);
+      superpixel_case(e, {1, 1, 2, 32}, 24, interleaved);
     }
   }
   for (const Element e : {Element::kFloat32, Element::kFloat64}) {

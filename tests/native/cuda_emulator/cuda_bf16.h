@@ -20,3 +20,12 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
 }
 
 inline __nv_bfloat16 __float2bfloat16(float value) { return __float2bfloat16_rn(value); }
+
+// Two, the first in the lower bits.
+struct alignas(4) __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
+  return __nv_bfloat162{__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
+}

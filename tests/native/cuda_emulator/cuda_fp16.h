@@ -35,3 +35,12 @@ inline __half __float2half_rn(float value) {
 }
 
 inline __half __float2half(float value) { return __float2half_rn(value); }
+
+// Two, the first in the lower bits.
+struct alignas(4) __half2 {
+  __half x, y;
+};
+
+inline __half2 __floats2half2_rn(float x, float y) {
+  return __half2{__float2half_rn(x), __float2half_rn(y)};
+}

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "emulator.h"
+#include "mma.h"
 #include "vector_types.h"
 
 #define DISCO_FAST_EMULATED 1
@@ -174,6 +175,15 @@ void __stcg(T* address, std::type_identity_t<T> value) {
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(unsigned(x)); }
 inline int __ffs(int x) { return x ? std::countr_zero(unsigned(x)) + 1 : 0; }
+// Four of the eight bytes of y and x, low ones first; a digit of the selector for each.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t bytes = uint64_t(y) << 32 | x;
+  unsigned chosen = 0;
+  for (int i = 0; i < 4; ++i) {
+    chosen |= unsigned(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  }
+  return chosen;
+}
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 
@@ -226,6 +236,7 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 struct cudaFuncAttributes {
   size_t sharedSizeBytes;
+  int ptxVersion;
 };
 
 enum cudaLaunchAttributeID {
@@ -278,10 +289,10 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       *value = emu::multiprocessors();
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = emu::architecture() / 10;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = emu::architecture() % 10;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = int(emu::shared_memory_limit());
@@ -301,6 +312,7 @@ cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute attribute, int val
 template <typename T>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, T*) {
   attributes->sharedSizeBytes = emu::static_shared_memory();
+  attributes->ptxVersion = emu::architecture();
   return cudaSuccess;
 }
 

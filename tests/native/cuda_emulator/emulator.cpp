@@ -29,6 +29,7 @@ std::atomic<size_t> limit{227 << 10};
 std::atomic<size_t> static_shared{0};
 std::atomic<int64_t> settings{0};
 std::atomic<int> processors{4};
+std::atomic<int> capability{90};
 
 // Rounds in which every thread that could run only slept: then those that sleep wait for one
 // another. More than any that wait for something let pass.
@@ -84,6 +85,7 @@ struct Thread {
   unsigned mask;
   int source;
   uint64_t offered, received;
+  void (*act)(void* const* lanes);
   // Lanes that must all come to one place meet at the first to come, which stays until they part.
   Thread* host;
   uint32_t guests;  // Those that have come to this lane, itself among them.
@@ -115,6 +117,7 @@ class Machine {
   void sync_warp(unsigned mask);
   uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source);
   unsigned ballot(Word word, unsigned mask, bool vote);
+  void together(void* mine, void (*act)(void* const* lanes));
   int lane() const;
   void sleep();
   unsigned char* shared_memory() const;
@@ -319,6 +322,14 @@ EMU_UNWATCHED Thread& Machine::host_of(Thread& self, uint32_t waiting) {
 // still to read. Orders nothing: a shuffle or a vote is no fence in CUDA.
 EMU_UNWATCHED void Machine::exchange(Word word, int warp, uint32_t mask) {
   Thread* const lanes = &threads_[warp * kWarpSize];
+  if (word == Word::kMma) {
+    void* things[kWarpSize] = {};
+    for (int lane = 0; lane < kWarpSize; ++lane) {
+      things[lane] = reinterpret_cast<void*>(lanes[lane].offered);
+    }
+    lanes[0].act(things);
+    return;
+  }
   const bool vote = word == Word::kBallot || word == Word::kAny || word == Word::kAll;
   uint64_t votes = 0;
   for (uint32_t rest = vote ? mask : 0; rest; rest &= rest - 1) {
@@ -353,6 +364,13 @@ EMU_UNWATCHED unsigned Machine::ballot(Word word, unsigned mask, bool vote) {
   self.offered = vote;
   meet(word, mask);
   return unsigned(self.received);
+}
+
+EMU_UNWATCHED void Machine::together(void* mine, void (*act)(void* const* lanes)) {
+  Thread& self = *running_;
+  self.offered = reinterpret_cast<uint64_t>(mine);
+  self.act = act;
+  meet(Word::kMma, ~0u);
 }
 
 // ---- Order for ThreadSanitizer. Whoever completes a barrier acts for all, while they wait: what a
@@ -535,7 +553,7 @@ std::string Machine::call_of(int thread) const {
       "__syncthreads",   "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
       "__syncwarp",      "__shfl_sync",         "__shfl_up_sync",    "__shfl_down_sync",
       "__shfl_xor_sync", "__ballot_sync",       "__any_sync",        "__all_sync",
-      "__nanosleep"};
+      "mma.sync",        "__nanosleep"};
   const std::string name = kNames[int(threads_[thread].word)];
   if (is_block_barrier(threads_[thread].word) || threads_[thread].word == Word::kNanosleep) {
     return name + "()";
@@ -746,6 +764,8 @@ size_t static_shared_memory() { return static_shared; }
 int64_t allowances() { return settings; }
 void set_multiprocessors(int count) { processors = count; }
 int multiprocessors() { return processors; }
+void set_architecture(int architecture) { capability = architecture; }
+int architecture() { return capability; }
 
 // ---- The words.
 
@@ -757,6 +777,9 @@ EMU_UNWATCHED uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int s
 }
 EMU_UNWATCHED unsigned ballot(Word word, unsigned mask, bool vote) {
   return machine->ballot(word, mask, vote);
+}
+EMU_UNWATCHED void together(void* mine, void (*act)(void* const* lanes)) {
+  machine->together(mine, act);
 }
 EMU_UNWATCHED int lane() { return machine->lane(); }
 EMU_UNWATCHED void sleep() { machine->sleep(); }

@@ -7,6 +7,10 @@
 
 #include "vector_types.h"
 
+// On functions that run between two fibers, or touch what belongs to the emulator and not to the
+// kernel: ThreadSanitizer must not take their memory accesses for the kernel's.
+#define EMU_UNWATCHED __attribute__((no_sanitize("thread")))
+
 enum cudaError {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
@@ -45,6 +49,10 @@ int64_t allowances();
 void set_multiprocessors(int count);
 int multiprocessors();
 
+// The compute capability of the GPU and of the code for it, 90 at first: as in 9.0.
+void set_architecture(int architecture);
+int architecture();
+
 // ---- For kernels.
 
 // The running block's, 16-byte aligned.
@@ -69,6 +77,7 @@ enum class Word {
   kBallot,
   kAny,
   kAll,
+  kMma,
   kNanosleep,
 };
 
@@ -78,6 +87,9 @@ void sync_warp(unsigned mask);
 // What lane `source` offers; all ones if it is not one of the lanes that take part.
 uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source);
 unsigned ballot(Word word, unsigned mask, bool vote);
+// All lanes of a whole warp come to it, each with something of its own; then one of them acts on
+// the things of all.
+void together(void* mine, void (*act)(void* const* lanes));
 int lane();
 // Lets all others of the block go on first, and in a cooperative grid all other blocks.
 void sleep();

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "emulator.h"
+
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define EMU_TSAN 1
@@ -29,10 +31,6 @@
 #if defined(EMU_UCONTEXT)
 #include <ucontext.h>
 #endif
-
-// On functions that run between two fibers, or touch what belongs to the emulator and not to the
-// kernel: ThreadSanitizer must not take their memory accesses for the kernel's.
-#define EMU_UNWATCHED __attribute__((no_sanitize("thread")))
 
 namespace emu {
 

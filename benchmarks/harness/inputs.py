@@ -1,4 +1,4 @@
-"""Real photographs as the network's input."""
+"""What is measured on: photographs as the network's input, and first centers for K-Means."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from _measure import ROOT
 from torch import Tensor
 
 from disco_fast.color import normalize_lightness
 from disco_fast.reference import rgb_to_l
 
-FOLDER = ROOT / "examples" / "photographs"
+from .report import ROOT
+
+PHOTOGRAPHS = ROOT / "examples" / "photographs"
+SIZE, N_ANCHORS = 256, 8  # as in the paper
 SMALLEST_CROP = 0.6  # of the photograph's shorter side
 
 
-def load(count: int, size: int, folder: Path = FOLDER) -> tuple[Tensor, str]:
+def photographs(count: int, size: int, folder: Path = PHOTOGRAPHS) -> tuple[Tensor, str]:
     """Distinct square inputs, the same ones every time.
 
     First the middle of each photograph, as large a square as it holds; then, as long as more are
@@ -27,23 +29,23 @@ def load(count: int, size: int, folder: Path = FOLDER) -> tuple[Tensor, str]:
         (gray [count,1,size,size], how they were made).
 
     Raises:
-        FileNotFoundError: no picture in the folder.
+        FileNotFoundError: no image in the folder.
     """
-    pictures = [p for p in map(cv2.imread, map(str, sorted(folder.iterdir()))) if p is not None]
-    if not pictures:
-        raise FileNotFoundError(f"--photographs: no picture in {folder}")
-    crops = [_crop(pictures[i % len(pictures)], i // len(pictures), size) for i in range(count)]
+    images = [p for p in map(cv2.imread, map(str, sorted(folder.iterdir()))) if p is not None]
+    if not images:
+        raise FileNotFoundError(f"--photographs: no image in {folder}")
+    crops = [_crop(images[i % len(images)], i // len(images), size) for i in range(count)]
     rgb = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
     made = (
-        f"{count} crops of {len(pictures)} photographs"
-        if count > len(pictures)
+        f"{count} crops of {len(images)} photographs"
+        if count > len(images)
         else f"{count} photographs"
     )
     return normalize_lightness(rgb_to_l(rgb)), made
 
 
 def _crop(bgr: np.ndarray, turn: int, size: int) -> np.ndarray:
-    """The picture's crop number `turn`, RGB uint8 [size,size,3]; number 0 is the middle."""
+    """The photograph's crop number `turn`, RGB uint8 [size,size,3]; number 0 is the middle."""
     height, width = bgr.shape[:2]
     share, y, x = np.random.default_rng(turn).random(3) if turn else (1.0, 0.5, 0.5)
     side = round(min(height, width) * (SMALLEST_CROP + (1 - SMALLEST_CROP) * share))
@@ -54,3 +56,15 @@ def _crop(bgr: np.ndarray, turn: int, size: int) -> np.ndarray:
     if turn % 2:
         crop = crop[:, ::-1]
     return np.ascontiguousarray(crop[..., ::-1])
+
+
+def random_centers(images: int, superpixels: int) -> Tensor:
+    """[images,K] first centers as the official code draws them: different superpixels at random."""
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randperm(superpixels, generator=generator)[:N_ANCHORS] for _ in range(images)]
+    return torch.stack(draws)
+
+
+def is_size(size: int) -> bool:
+    """Whether the network takes images of this side as they are."""
+    return size >= 48 and size % 16 == 0

@@ -2,17 +2,21 @@
 
 Same arguments and results as in `disco_fast.reference`, fewer promises: an empty cluster keeps its
 center, a batch of K-Means stops only when every image of it has converged, and half precision is
-summed in half precision. Nothing waits for a GPU, so that a graph can hold it, except K-Means
-looking whether it has converged; below a tolerance of 0 it does not look.
+summed in half precision. Nothing waits for a GPU, so that a graph can hold it, except K-Means when
+it checks for convergence; below a tolerance of 0 it does not. An op that is missing here has no
+better form than the published one.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from disco_fast.reference import EPSILON, TOP_BINS, diverse_bins, select_anchors
+from disco_fast import reference
+from disco_fast.model.transformer import TokenEncoder
 
 
 def _by_cell(pixels: Tensor, cell_size: int) -> Tensor:
@@ -21,7 +25,7 @@ def _by_cell(pixels: Tensor, cell_size: int) -> Tensor:
 
 
 def _gather(partial: Tensor, cell_size: int) -> Tensor:
-    """What every cell has for its nine neighbours, [N,C,9,h,w], summed per neighbour, [N,C,h,w]."""
+    """What every cell has for its nine neighbors, [N,C,9,h,w], summed per neighbor, [N,C,h,w]."""
     grid = partial.shape[-2:]
     return F.fold(partial.flatten(1, 2).flatten(2), grid, 3, padding=1) / cell_size**2
 
@@ -30,7 +34,7 @@ def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tens
     stacked = torch.cat([features, torch.ones_like(association[:, :1])], dim=1)
     cells, weights = _by_cell(stacked, cell_size), _by_cell(association, cell_size)
     sums = _gather(torch.einsum("ncyaxb,nkyaxb->nckyx", cells, weights), cell_size)
-    return sums[:, :-1] / (sums[:, -1:] + EPSILON), sums[:, -1:]
+    return sums[:, :-1] / (sums[:, -1:] + reference.EPSILON), sums[:, -1:]
 
 
 def sp_pool_with_size(
@@ -40,7 +44,7 @@ def sp_pool_with_size(
 
 
 def _candidates(tokens: Tensor) -> Tensor:
-    """A superpixel's nine neighbours, zero outside the grid, [N,C,9,h,w]."""
+    """A superpixel's nine neighbors, zero outside the grid, [N,C,9,h,w]."""
     return F.unfold(tokens, 3, padding=1).unflatten(2, tokens.shape[-2:]).unflatten(1, (-1, 9))
 
 
@@ -95,10 +99,32 @@ def choose_anchors(
     bin_centers: Tensor,
     n_clusters: int,
     variants: int,
+    offset: Tensor | None = None,
+    temperature: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    index = select_anchors(labels, sizes, n_clusters)
+    index = reference.select_anchors(labels, sizes, n_clusters)
     own = logits.gather(1, index[..., None].expand(-1, -1, logits.shape[2]))
-    if variants == 1:
+    own = own if offset is None else own + offset
+    if variants == 1 and temperature == 0:
         return index, own.argmax(-1)[:, None]
-    ranked = own.topk(TOP_BINS, dim=-1).indices.mT
-    return index, diverse_bins(ranked[:, 0], ranked, bin_centers, variants)
+    ranked = own.topk(reference.TOP_BINS, dim=-1).indices.mT
+    first = reference.mean_bins(own, bin_centers, temperature) if temperature > 0 else ranked[:, 0]
+    return index, reference.diverse_bins(first, ranked, bin_centers, variants)
+
+
+@functools.lru_cache(maxsize=1)
+def _eager(weights: Tensor) -> TokenEncoder:
+    """PyTorch's own layers with these weights, [L,49984]; kept for the calls that follow."""
+    with torch.device("meta"):
+        network = TokenEncoder().eval().requires_grad_(False)
+    network.layers = network.layers[: len(weights)]
+    for layer, row in zip(network.layers, weights, strict=True):
+        parameters = {
+            name: part.t().contiguous() for name, part in reference.unpack_layer(row).items()
+        }
+        layer.load_state_dict(parameters, assign=True)
+    return network
+
+
+def encoder(tokens: Tensor, position: Tensor, weights: Tensor) -> Tensor:
+    return _eager(weights)(tokens, position)

@@ -40,16 +40,16 @@ OPS = {
     "sp_pool_with_size": "SP-Pooling",
     "kmeans_init": "K-Means",
     "kmeans": "K-Means",
-    "choose_anchors": "choice and colours",
-    "select_anchors": "choice and colours",
-    "anchor_bins": "choice and colours",
+    "choose_anchors": "choice and colors",
+    "select_anchors": "choice and colors",
+    "anchor_bins": "choice and colors",
     "sp_diffuse": "SP-Diffusion",
 }
 LINES = (
     "SP-Pooling",
     "color modeler",
     "K-Means",
-    "choice and colours",
+    "choice and colors",
     "color generator",
     "SP-Diffusion",
 )

@@ -1,0 +1,1 @@
+"""What the benchmarks share: clocks, inputs, opponents and the form of a report."""

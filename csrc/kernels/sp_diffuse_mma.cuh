@@ -1,0 +1,254 @@
+// SP-Diffusion on tensor cores, for 16-bit types: weights [pixels, 9] times tokens [9, channels],
+// or the same turned over, so that a lane's sums are neighbors in memory. Tokens are of 32 bits:
+// each is the sum of two numbers that tensor cores hold, which leaves an error of 2^-21.
+#pragma once
+
+#include "cells_mma.cuh"
+
+namespace disco_fast {
+
+// How values are written: kPlanar, 8 pixels of a row at once; kPacked, 8 channels of a pixel;
+// kDense, where pixels of any width lie behind one another without a gap.
+enum class Spread { kPlanar, kPacked, kDense };
+
+constexpr int kTokenPitch = kBlockChannels + 8;  // the slots of a warp lie in different banks
+constexpr int kDenseChannels = kBlockChannels + 1;
+
+template <class T, Spread S>
+struct SpreadShared {
+  alignas(16) float weights[kMmaWarps][kWarp / kGroup][kGroup * kPitch + kGroup];
+  float tokens[9][kTokenPitch];
+  alignas(16) T
+      pixels[S == Spread::kDense ? kMmaWarps : 1][S == Spread::kDense ? kWarp * kDenseChannels : 1];
+};
+
+// What a lane has of the nine weights of eight pixels, or of the nine tokens' channels: for its row
+// those of slots `part` and `part` + 4, and of slot 8.
+struct WeightTile {
+  float of_slots[2], last;
+};
+struct TokenTile {
+  float high[2], low[2], last;  // last: the high part in part 0, the low one in part 1
+};
+
+__device__ __forceinline__ float high_bits(float value) {
+  return __uint_as_float(__float_as_uint(value) & 0xffffe000u);
+}
+__device__ __forceinline__ float low_bits(float value) {
+  const float high = high_bits(value);
+  return value == high ? 0.0f : value - high;  // also of infinity
+}
+
+// The tile of channels or pixels that operand `row` of tile `i` stands for, so that a lane's sums,
+// columns 2 * part and 2 * part + 1 of four tiles, are eight neighbors.
+__device__ __forceinline__ int neighbor_of(int i, int row) {
+  return i / 4 * 32 + row / 2 * 8 + i % 4 * 2 + row % 2;
+}
+
+template <class T, Spread S>
+__device__ __forceinline__ void read_tokens(const SpreadShared<T, S>& shared, const MmaPlace& place,
+                                            TokenTile (&token)[kTiles]) {
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+    const int c = S == Spread::kPlanar ? i * 8 + place.row : neighbor_of(i, place.row);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float value = shared.tokens[place.part + 4 * half][c];
+      token[i].high[half] = high_bits(value);
+      token[i].low[half] = low_bits(value);
+    }
+    const float value = shared.tokens[8][c];
+    token[i].last = place.part == 0 ? high_bits(value) : place.part == 1 ? low_bits(value) : 0.0f;
+  }
+}
+
+template <Spread S, int kGroups>
+__device__ __forceinline__ void read_weights(
+    const float (&weights)[kGroups][kGroup * kPitch + kGroup], const MmaPlace& place,
+    WeightTile (&weight)[kGroups]) {
+#pragma unroll
+  for (int i = 0; i < kGroups; ++i) {
+    const int pixel = S == Spread::kPlanar ? neighbor_of(i, place.row) : i * 8 + place.row;
+    const float* from = weights[pixel / kGroup] + pixel % kGroup * kPitch;
+    weight[i].of_slots[0] = from[place.part];
+    weight[i].of_slots[1] = from[place.part + 4];
+    weight[i].last = place.part < 2 ? from[8] : 0.0f;
+  }
+}
+
+// Two tiles of eight rows each times one of eight columns.
+__device__ __forceinline__ void mix(float (&sum)[4], const TokenTile& first,
+                                    const TokenTile& second, const WeightTile& weight) {
+  multiply_tf32(sum, {first.high[0], second.high[0], first.high[1], second.high[1]},
+                {weight.of_slots[0], weight.of_slots[1]});
+  multiply_tf32(sum, {first.low[0], second.low[0], first.low[1], second.low[1]},
+                {weight.of_slots[0], weight.of_slots[1]});
+  multiply_tf32(sum, {first.last, second.last, 0.0f, 0.0f}, {weight.last, 0.0f});
+}
+__device__ __forceinline__ void mix(float (&sum)[4], const WeightTile& first,
+                                    const WeightTile& second, const TokenTile& token) {
+  const float weights[4] = {first.of_slots[0], second.of_slots[0], first.of_slots[1],
+                            second.of_slots[1]};
+  multiply_tf32(sum, weights, {token.high[0], token.high[1]});
+  multiply_tf32(sum, weights, {token.low[0], token.low[1]});
+  multiply_tf32(sum, {first.last, second.last, 0.0f, 0.0f}, {token.last, 0.0f});
+}
+
+// Eight neighbors of the sums' row `row` (half 0) or `row` + 8, of tiles first..first + 3.
+template <class T, int kCount>
+__device__ __forceinline__ Group group_of(const float (&sum)[kCount][4], int first, int half) {
+  Group group;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    group.value[i] = pack_pair<T>(sum[first + i][2 * half], sum[first + i][2 * half + 1]);
+  }
+  return group;
+}
+
+// The candidates' tokens to shared memory, a channel for each of 64 threads; those outside the grid
+// are zero.
+__device__ __forceinline__ void load_tokens(const DiffuseArgs& a, const MmaCell& cell,
+                                            unsigned inside, int first_channel,
+                                            float (&tokens)[9][kTokenPitch]) {
+  const int c = threadIdx.x;
+  if (c >= kBlockChannels) return;
+  const float* from = at<const float>(
+      a.tokens, blockIdx.z, first_channel + min(c, cell.channels - 1), cell.row, cell.column);
+  // Loaded without a condition, others in place of those outside, so that all are on their way.
+  const int64_t row = a.tokens.row, column = a.tokens.column;
+  const int64_t rows[3] = {inside & 0002 ? -row : 0, 0, inside & 0200 ? row : 0};
+  const int64_t columns[3] = {inside & 0010 ? -column : 0, 0, inside & 0040 ? column : 0};
+  float values[9];
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) values[slot] = from[rows[slot / 3] + columns[slot % 3]];
+#pragma unroll
+  for (int slot = 0; slot < 9; ++slot) tokens[slot][c] = inside >> slot & 1 ? values[slot] : 0.0f;
+}
+
+// A lane's sums of a pixel, one by one.
+template <class T>
+__device__ __forceinline__ void stage(const float (&sum)[kTiles][4], int half,
+                                      const MmaPlace& place, int channels, T* pixel) {
+#pragma unroll
+  for (int first = 0; first < kTiles; first += 4) {
+    const int c = neighbor_of(first, 2 * place.part);
+    if (c >= channels) continue;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      pixel[c + 2 * i] = narrow<T>(sum[first + i][2 * half]);
+      pixel[c + 2 * i + 1] = narrow<T>(sum[first + i][2 * half + 1]);
+    }
+  }
+}
+
+// The warp's pixels, from shared memory to `to`, where the first of them lies.
+template <class T>
+__device__ __forceinline__ void write_dense(const DiffuseArgs& a, const MmaCell& cell, T* to,
+                                            const T* staged, int pitch) {
+  const int size = 1 << cell.log_size, segment = min(size, kWarp);  // pixels without a gap
+#pragma unroll 1
+  for (int pixel = 0; pixel < kWarp; pixel += segment, to += a.features.row) {
+    const T* from = staged + pixel * pitch;
+#pragma unroll 1
+    for (int i = threadIdx.x % kWarp; i < segment / kGroup * pitch; i += kWarp) {
+      reinterpret_cast<Group*>(to)[i] = reinterpret_cast<const Group*>(from)[i];
+    }
+  }
+}
+
+// The first 64 channels also copy the leading channel.
+template <class T, Spread S>
+__global__ void __launch_bounds__(kMmaThreads, S == Spread::kDense ? 3 : 4)
+    diffuse_mma_kernel(const DiffuseArgs a, const int first_channel) {
+  if constexpr (kTensorCores) {
+    __shared__ SpreadShared<T, S> shared;
+    const MmaCell cell(a.grid, a.channels, first_channel);
+    const MmaPlace place;
+    const unsigned t = threadIdx.x, warp = t / kWarp, lane = t % kWarp, area = cell.area();
+    const unsigned inside = cell.inside(a.grid);
+    const int leads = a.lead.data != nullptr, pitch = int(a.channels) + leads;
+    const bool copies = leads && first_channel == 0;
+    const T* association = cell.corner<const T>(a.association);
+    const T* lead = copies ? cell.corner<const T>(a.lead) : nullptr;
+    T* corner = cell.corner<T>(a.features);
+    T* out = corner + uint64_t(unsigned(first_channel + leads)) * unsigned(a.features.channel);
+
+    uint16_t bits[9];
+    const unsigned begin = warp * kWarp;
+    if (begin < area) load_bits(a.association, cell, association, begin + lane, bits);
+    load_tokens(a, cell, inside, first_channel, shared.tokens);
+    __syncthreads();
+    TokenTile token[kTiles];
+    read_tokens<T, S>(shared, place, token);
+
+    for (unsigned pixel = begin; pixel < area; pixel += kMmaThreads) {
+      float* row = shared.weights[warp][lane / kGroup] + lane % kGroup * kPitch;
+      float values[9];
+#pragma unroll
+      for (int slot = 0; slot < 9; ++slot) {
+        values[slot] = inside >> slot & 1 ? widen_bits<T>(bits[slot]) : 0.0f;
+      }
+      store_weights(row, values);
+      const unsigned following = pixel + kMmaThreads;
+      if (following < area) load_bits(a.association, cell, association, following + lane, bits);
+      T* staged = shared.pixels[S == Spread::kDense ? warp : 0];
+      if (copies) {
+        const T value = lead[cell.offset(a.lead, pixel + lane)];
+        if (S == Spread::kDense) {
+          staged[lane * pitch] = value;
+        } else {
+          corner[cell.offset(a.features, pixel + lane)] = value;
+        }
+      }
+      __syncwarp();
+      WeightTile weight[kWarp / kGroup];
+      read_weights<S>(shared.weights[warp], place, weight);
+      if constexpr (S == Spread::kPlanar) {
+        T* to = out + cell.offset(a.features, pixel + place.part * kGroup) +
+                uint64_t(unsigned(place.row)) * unsigned(a.features.channel);
+#pragma unroll
+        for (int m = 0; m < kTiles; m += 2) {
+          float sum[4][4] = {};
+#pragma unroll
+          for (int i = 0; i < 4; ++i) mix(sum[i], token[m], token[m + 1], weight[i]);
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            if ((m + half) * 8 < cell.channels) {
+              *reinterpret_cast<Group*>(to) = group_of<T>(sum, 0, half);
+            }
+            to += uint64_t(unsigned(a.features.channel)) * 8;
+          }
+        }
+      } else {
+#pragma unroll
+        for (int m = 0; m < kWarp / kGroup; m += 2) {
+          float sum[kTiles][4] = {};
+#pragma unroll
+          for (int i = 0; i < kTiles; ++i) mix(sum[i], weight[m], weight[m + 1], token[i]);
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const unsigned p = (m + half) * 8 + place.row;
+            if constexpr (S == Spread::kPacked) {
+              T* to = out + cell.offset(a.features, pixel + p) + place.part * kGroup;
+#pragma unroll
+              for (int i = 0; i < kTiles; i += 4) {
+                if (i * 8 + place.part * kGroup < cell.channels) {
+                  *reinterpret_cast<Group*>(to + i * 8) = group_of<T>(sum, i, half);
+                }
+              }
+            } else {
+              stage(sum, half, place, cell.channels, staged + p * pitch + leads);
+            }
+          }
+        }
+      }
+      __syncwarp();  // the weights have been read, and the pixels are staged
+      if constexpr (S == Spread::kDense) {
+        write_dense(a, cell, corner + cell.offset(a.features, pixel), staged, pitch);
+        __syncwarp();  // the pixels are written
+      }
+    }
+  }
+}
+
+}  // namespace disco_fast
