@@ -63,7 +63,11 @@ SUITES = {  # by what their reports say that they are
     "gpu": gpu_check,
 }
 PERFORMANCE = ("timing", "ops", "official", "engine", "gpu")  # their captions name no machine
-PLOTS = {"speed.svg": plots.speed, "engine.svg": plots.costs}  # of reports of engine.py
+PLOTS = {  # by file: of which reports, and how
+    "speed.svg": ("engine", plots.speed),
+    "engine.svg": ("engine", plots.costs),
+    "quality.svg": ("quality", plots.tradeoff),
+}
 
 
 # ---- Tables --------------------------------------------------------------------------------------
@@ -236,9 +240,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error)
         return 1
-    plotted = [report for report in reports if report["what"] == "engine"]
     stale = {path for path in texts if rendered[path] != texts[path]}
-    old = [name for name in PLOTS if plotted and not plots.is_fresh(IMAGES / name, plotted)]
+    plotted = {name: [r for r in reports if r["what"] == what] for name, (what, _) in PLOTS.items()}
+    old = [name for name, own in plotted.items() if own and not plots.is_fresh(IMAGES / name, own)]
     if a.check:
         for file in (*sorted(path.name for path in stale), *old):
             print(f"{file} is stale: run python benchmarks/render.py")
@@ -246,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in stale:
         path.write_text(rendered[path])
     for name in old:
-        plots.save(IMAGES / name, PLOTS[name], plotted)
+        plots.save(IMAGES / name, PLOTS[name][1], plotted[name])
     return 0
 
 

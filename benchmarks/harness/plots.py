@@ -1,4 +1,4 @@
-"""Plots of engine.py's reports: the speed chart, and cost by pixels and by batch.
+"""Plots: the speed chart, cost by pixels and by batch, and quality against colorfulness.
 
 Only drawing needs matplotlib: a file names the digest of what it was made of.
 """
@@ -50,7 +50,7 @@ STYLE = {
     "axes.spines.right": False,
 }
 
-Draw = Callable[[Any, Sequence[Report]], None]  # on a figure, reports of engine.py
+Draw = Callable[[Any, Sequence[Report]], None]  # on a figure
 
 
 def digest(reports: Sequence[Report]) -> str:
@@ -184,3 +184,41 @@ def _axes(panel: Any, label: str, ticks: Sequence[int], names: Sequence[str]) ->
     panel.set_xlabel(label)
     panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+
+
+# ---- Quality against colorfulness ----------------------------------------------------------------
+
+
+def tradeoff(figure: Any, reports: Sequence[Report]) -> None:
+    """How far the colors of each checkpoint are from the truth, as they become vivid."""
+    found = reports[0]["found"]
+    figure.set_size_inches(11, 4.6)
+    frechet = next(name for name in found["compact"]["rows"][0]["metrics"] if "Frechet" in name)
+    for panel, metric in zip(figure.subplots(1, 2), (frechet, "CIEDE2000"), strict=True):
+        for name, color in (("compact", COLORS["fp32"]), ("beside", OTHERS)):
+            if name in found:
+                _curve(panel, found[name], metric, color)
+        rows = {row["name"]: row["metrics"] for row in found["compact"]["rows"]}
+        panel.axhline(rows["gray"][metric], color="black", linestyle=":", label="gray")
+        panel.axvline(
+            rows["original"]["colorfulness"], color="#15803d", linestyle=":", label="original"
+        )
+        panel.set_xlabel("colorfulness")
+        panel.set_ylabel(f"{metric.split(' (')[0]} (lower is better)")
+        panel.grid(color="#dddddd")
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+
+
+def _curve(panel: Any, evaluation: Report, metric: str, color: str) -> None:
+    """One line a checkpoint, with the vividness at its points."""
+    rows = [row for row in evaluation["rows"] if row["name"] == "automatic"]
+    rows = [row for row in rows if row["anchors"] == rows[0]["anchors"]]
+    rows.sort(key=lambda row: row["vividness"])
+    x = [row["metrics"]["colorfulness"] for row in rows]
+    y = [row["metrics"][metric] for row in rows]
+    panel.plot(x, y, color=color, marker="o", label=evaluation["settings"]["checkpoint"])
+    for row, place in zip(rows, zip(x, y, strict=True), strict=True):
+        panel.annotate(
+            f"{row['vividness']:g}", place, (0, 7), textcoords="offset points", ha="center"
+        )

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../cell_grid.h"
 #include "kernels.h"
 #include "vector.h"
 #if defined(__SSE2__)
@@ -130,43 +131,16 @@ class Scratch {
   T* data_;
 };
 
-// Position of work item `index` among the cells of all images.
-struct Cell {
-  Cell(const Grid& grid, int64_t index)
-      : image(index / grid.cells()),
-        row(index % grid.cells() / grid.columns),
-        column(index % grid.columns) {}
-  int64_t image, row, column;
-};
-
-// The cell in direction `slot` (0..8, row-major, 4 is the cell itself), or -1 outside the grid.
-inline int64_t neighbour(const Grid& grid, const Cell& cell, int slot) {
-  const int64_t row = cell.row + slot / 3 - 1, column = cell.column + slot % 3 - 1;
-  const bool inside = row >= 0 && row < grid.rows && column >= 0 && column < grid.columns;
-  return inside ? row * grid.columns + column : -1;
-}
-
-template <class T>
-inline const T* at(const View& view, int64_t image, int64_t channel, int64_t row, int64_t column) {
-  return static_cast<const T*>(view.data) + image * view.image + channel * view.channel +
-         row * view.row + column * view.column;
-}
-
-template <class T>
-inline const T* cell_corner(const View& view, const Grid& grid, const Cell& cell) {
-  return at<T>(view, cell.image, 0, cell.row * grid.cell, cell.column * grid.cell);
-}
-
 // Copies the cell's association to weights[9][S * S]. Candidates outside the grid get 0, whatever
 // they hold.
 template <class T>
 inline void pack_association(const View& association, const Grid& grid, const Cell& cell,
                              Wide<T>* weights) {
   const int64_t s = grid.cell;
-  const T* corner = cell_corner<T>(association, grid, cell);
+  const T* corner = cell_corner<const T>(association, grid, cell);
   for (int slot = 0; slot < 9; ++slot) {
     Wide<T>* to = weights + slot * s * s;
-    if (neighbour(grid, cell, slot) < 0) {
+    if (neighbor(grid, cell.row, cell.column, slot) < 0) {
       for (int64_t i = 0; i < s * s; ++i) to[i] = 0;
       continue;
     }
@@ -182,11 +156,12 @@ template <class W>
 inline void pack_tokens(const View& tokens, const Grid& grid, const Cell& cell, int64_t channels,
                         W* packed) {
   for (int slot = 0; slot < 9; ++slot) {
-    const int64_t other = neighbour(grid, cell, slot);
+    const int64_t other = neighbor(grid, cell.row, cell.column, slot);
     W* to = packed + slot * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      to[c] =
-          other < 0 ? 0 : *at<W>(tokens, cell.image, c, other / grid.columns, other % grid.columns);
+      to[c] = other < 0
+                  ? 0
+                  : *at<const W>(tokens, cell.image, c, other / grid.columns, other % grid.columns);
     }
   }
 }

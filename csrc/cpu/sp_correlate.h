@@ -66,7 +66,7 @@ inline void correlate_cells_of(const CorrelateArgs& a, int64_t begin, int64_t en
   for (int64_t index = begin; index < end; ++index) {
     const Cell cell(a.grid, index);
     pack_tokens<W>(a.tokens, a.grid, cell, a.channels, tokens);
-    const T* corner = cell_corner<T>(a.features, a.grid, cell);
+    const T* corner = cell_corner<const T>(a.features, a.grid, cell);
     if (a.features.column == 1) {
       with_row_lanes<W>(
           s, [&](auto lanes) { correlate_planar<T, lanes.value>(a, corner, tokens, products); });
@@ -74,11 +74,11 @@ inline void correlate_cells_of(const CorrelateArgs& a, int64_t begin, int64_t en
       correlate_interleaved<T>(a, corner, tokens, products);
     }
     for (int slot = 0; slot < 9; ++slot) {
-      const int64_t other = neighbour(a.grid, cell, slot);
-      const W offset =
-          other < 0 || a.offset.data == nullptr
-              ? W(0)
-              : *at<W>(a.offset, cell.image, 0, other / a.grid.columns, other % a.grid.columns);
+      const int64_t other = neighbor(a.grid, cell.row, cell.column, slot);
+      const W offset = other < 0 || a.offset.data == nullptr
+                           ? W(0)
+                           : *at<const W>(a.offset, cell.image, 0, other / a.grid.columns,
+                                          other % a.grid.columns);
       T* to = static_cast<T*>(a.association) +
               ((cell.image * 9 + slot) * height + cell.row * s) * width + cell.column * s;
       for (int64_t i = 0; i < s * s; ++i) {

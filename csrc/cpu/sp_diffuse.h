@@ -105,7 +105,7 @@ inline void diffuse_interleaved(const DiffuseArgs& a, const Wide<T>* tokens, con
 
 template <class T>
 inline void copy_lead(const DiffuseArgs& a, const Cell& cell, T* corner) {
-  const T* from = cell_corner<T>(a.lead, a.grid, cell);
+  const T* from = cell_corner<const T>(a.lead, a.grid, cell);
   for (int64_t y = 0; y < a.grid.cell; ++y) {
     for (int64_t x = 0; x < a.grid.cell; ++x) {
       corner[y * a.features.row + x * a.features.column] = from[y * a.lead.row + x * a.lead.column];
@@ -122,7 +122,7 @@ inline void diffuse_cells_of(const DiffuseArgs& a, int64_t begin, int64_t end) {
     const Cell cell(a.grid, index);
     pack_association<T>(a.association, a.grid, cell, weights);
     pack_tokens<W>(a.tokens, a.grid, cell, a.channels, tokens);
-    T* corner = const_cast<T*>(cell_corner<T>(a.features, a.grid, cell));
+    T* corner = cell_corner<T>(a.features, a.grid, cell);
     if (a.lead.data != nullptr) {
       copy_lead<T>(a, cell, corner);
       corner += a.features.channel;

@@ -136,7 +136,7 @@ inline void aggregate_cells_of(const AggregateArgs& a, int64_t begin, int64_t en
   for (int64_t index = begin; index < end; ++index) {
     const Cell cell(a.grid, index);
     pack_association<T>(a.association, a.grid, cell, weights);
-    const T* corner = cell_corner<T>(a.features, a.grid, cell);
+    const T* corner = cell_corner<const T>(a.features, a.grid, cell);
     W* partial = static_cast<W*>(a.partial) + index * 9 * stride;
     if (a.features.column == 1) {
       with_row_lanes<W>(a.grid.cell, [&](auto lanes) {
@@ -164,7 +164,7 @@ inline void gather_cells_of(const AggregateArgs& a, int64_t begin, int64_t end) 
     for (int64_t c = 0; c < stride; ++c) total[c] = 0;
     for (int slot = 0; slot < 9; ++slot) {
       // The cell in direction `slot` sees this superpixel in the opposite direction.
-      const int64_t other = neighbour(a.grid, cell, slot);
+      const int64_t other = neighbor(a.grid, cell.row, cell.column, slot);
       if (other < 0) continue;
       const W* partial = static_cast<const W*>(a.partial) +
                          ((cell.image * cells + other) * 9 + (8 - slot)) * stride;

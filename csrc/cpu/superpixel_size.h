@@ -38,7 +38,7 @@ inline void count_wins_of(const SizeArgs& a, int64_t begin, int64_t end) {
   typedef Wide<T> W;
   for (int64_t index = begin; index < end; ++index) {
     const Cell cell(a.grid, index);
-    const T* corner = cell_corner<T>(a.association, a.grid, cell);
+    const T* corner = cell_corner<const T>(a.association, a.grid, cell);
     with_row_lanes<W>(a.grid.cell, [&](auto lanes) {
       constexpr int L = lanes.value;
       Vector<Index<W>, L> wins[9] = {};
@@ -65,7 +65,7 @@ inline void gather_wins(const SizeArgs& a, int64_t begin, int64_t end) {
     const Cell cell(a.grid, index);
     int64_t total = 0;
     for (int slot = 0; slot < 9; ++slot) {
-      const int64_t other = neighbour(a.grid, cell, slot);
+      const int64_t other = neighbor(a.grid, cell.row, cell.column, slot);
       if (other >= 0) total += a.wins[(cell.image * a.grid.cells() + other) * 9 + (8 - slot)];
     }
     with_wide_element(a.element, [&](auto w) {

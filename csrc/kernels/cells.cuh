@@ -7,6 +7,7 @@
 // stay behind DRAM.
 #pragma once
 
+#include "../cell_grid.h"
 #include "common.cuh"
 
 namespace disco_fast {
@@ -40,38 +41,6 @@ constexpr int kDeepBlocks = 2;
 template <class T>
 constexpr int cell_blocks(bool deep) {
   return sizeof(T) == 8 ? 1 : deep ? kDeepBlocks : 3;
-}
-
-// A grid of blocks is less than 2^31, and so are cells and their numbers: divisions are of 32 bits.
-struct Cell {
-  __device__ __forceinline__ Cell(const Grid& grid, unsigned index) {
-    const unsigned cells = unsigned(grid.cells()), columns = unsigned(grid.columns);
-    const unsigned within = index % cells;
-    image = index / cells;
-    row = int(within / columns);
-    column = int(within % columns);
-  }
-  int64_t image;
-  int row, column;
-};
-
-// The cell in direction `slot` (0..8, row-major, 4 is the cell itself), or -1 outside the grid.
-__device__ __forceinline__ int neighbour(const Grid& grid, int row, int column, int slot) {
-  const int y = row + slot / 3 - 1, x = column + slot % 3 - 1;
-  const bool inside = y >= 0 && y < int(grid.rows) && x >= 0 && x < int(grid.columns);
-  return inside ? y * int(grid.columns) + x : -1;
-}
-
-template <class T>
-__device__ __forceinline__ T* at(const View& view, int64_t image, int64_t channel, int64_t row,
-                                 int64_t column) {
-  T* data = static_cast<T*>(const_cast<void*>(view.data));
-  return data + image * view.image + channel * view.channel + row * view.row + column * view.column;
-}
-
-template <class T>
-__device__ __forceinline__ T* cell_corner(const View& view, const Grid& grid, const Cell& cell) {
-  return at<T>(view, cell.image, 0, cell.row * grid.cell, cell.column * grid.cell);
 }
 
 // A thread's share of a cell: `quads` x `groups` threads; quads is a power of two. Where it is
@@ -162,7 +131,7 @@ template <class W>
 __device__ __forceinline__ void drop_outside(const Grid& grid, const Cell& cell, W* values) {
 #pragma unroll
   for (int slot = 0; slot < 9; ++slot) {
-    if (neighbour(grid, cell.row, cell.column, slot) < 0) values[slot] = 0;
+    if (neighbor(grid, cell.row, cell.column, slot) < 0) values[slot] = 0;
   }
 }
 
@@ -197,7 +166,7 @@ __device__ __forceinline__ void pack_tokens(const View& tokens, const Grid& grid
                                             int64_t first, int channels, int pitch, W* packed) {
   for (int i = threadIdx.x; i < 9 * pitch; i += blockDim.x) {
     const int slot = i / pitch, c = i % pitch;
-    const int other = neighbour(grid, cell.row, cell.column, slot);
+    const int other = neighbor(grid, cell.row, cell.column, slot);
     const bool inside = other >= 0 && c < channels;
     packed[i] = inside ? *at<const W>(tokens, cell.image, first + c, other / int(grid.columns),
                                       other % int(grid.columns))

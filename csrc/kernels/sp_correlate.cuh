@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kCellThreads) correlate_kernel(const Correlate
   T* out = static_cast<T*>(a.association) + (cell.image * 9 * height + y) * width + x;
 #pragma unroll
   for (int slot = 0; slot < 9; ++slot) {
-    const int other = neighbour(a.grid, cell.row, cell.column, slot);
+    const int other = neighbor(a.grid, cell.row, cell.column, slot);
     W product = other < 0 ? W(0) : total[slot];
     if (other >= 0 && a.offset.data != nullptr) {
       product += *at<const W>(a.offset, cell.image, 0, other / int(a.grid.columns),

@@ -184,7 +184,7 @@ struct Around {
     const int row = position / int(grid.columns), column = position % int(grid.columns);
 #pragma unroll
     for (int slot = 0; slot < 9; ++slot) {
-      const int other = neighbour(grid, row, column, slot);
+      const int other = neighbor(grid, row, column, slot);
       inside[slot] = other >= 0;
       cell[slot] = inside[slot] ? other : position;
     }
