@@ -9,6 +9,7 @@
 #define DISCO_FAST_CELLS disco_fast::DISCO_FAST_ISA
 #define DISCO_FAST_INLINE inline
 #else
+#include <cuda_runtime.h>
 #define DISCO_FAST_CELLS disco_fast
 #define DISCO_FAST_INLINE __device__ __forceinline__
 #endif
