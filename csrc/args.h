@@ -21,7 +21,7 @@ struct Grid {
 };
 
 // Pixel tensors are of type `element`, superpixel tensors of the wide type: double for kFloat64,
-// else float. Scratch need not be initialised.
+// else float. Scratch need not be initialized.
 
 // SP-Pooling, the plain weighted sums, and superpixel sizes: each output is optional.
 struct AggregateArgs {
@@ -81,8 +81,8 @@ struct KMeansInitArgs {
   int64_t* init;     // out [N, K]
 };
 
-// Anchors and their colours: `labels` may be null (then `anchors` are given), and so may `logits`
-// (then no colours are wanted). A bin's score is its logit plus its offset.
+// Anchors and their colors: `labels` may be null (then `anchors` are given), and so may `logits`
+// (then no colors are wanted). A bin's score is its logit plus its offset.
 struct AnchorArgs {
   Element element;  // of sizes and logits: kFloat32 or kFloat64
   int64_t images, points, clusters;
@@ -91,7 +91,7 @@ struct AnchorArgs {
   int64_t bins, variants;
   const void* logits;        // [N, P, bins]
   const void* offset;        // [bins], added to logits; may be null
-  double temperature;        // of the mean colour; 0: the best bin itself
+  double temperature;        // of the mean color; 0: the best bin itself
   const float* bin_centers;  // [bins, 2], ab
   int64_t* anchors;          // out, or in, [N, K]
   int64_t* colors;           // out [N, variants, K]: bins
@@ -147,9 +147,9 @@ struct RgbArgs {
   void* rgb;              // out [N, 3, H, W], contiguous
 };
 
-// The colours of an anchor but the first are chosen among its most probable bins.
+// The colors of an anchor but the first are chosen among its most probable bins.
 constexpr int kTopBins = 10;
-// Mean colours are rounded to so many parts of a unit of ab, so that distances to bins are exact.
+// Mean colors are rounded to so many parts of a unit of ab, so that distances to bins are exact.
 constexpr double kColorParts = 1024;
 
 }  // namespace disco_fast

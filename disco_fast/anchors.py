@@ -240,7 +240,7 @@ def _color(name: str, entry: dict[str, Any]) -> tuple[float, ...]:
 
 
 def _bins(colors: Sequence[tuple[float, ...]]) -> list[int]:
-    """The colour bins nearest to colours of `_color`, all at once: there may be many."""
+    """The color bins nearest to colors of `_color`, all at once: there may be many."""
     as_rgb = torch.tensor([color if len(color) == 3 else (0, 0, 0) for color in colors])
     ab = rgb_to_lab(as_rgb.reshape(-1, 3) / 255)[:, 1:]
     for row, color in enumerate(colors):

@@ -23,7 +23,7 @@ COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
 _WIDEST = "repnet.conv4_3.0.weight_orig"  # 512 channels at width 1: tells the width to 1/512
 _SHOWN = 5  # differences listed in an error
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_LARGEST = 1e15  # of a weight; far larger ones give no colours, but NaN
+_LARGEST = 1e15  # of a weight; far larger ones give no colors, but NaN
 
 
 class CheckpointError(ValueError):
@@ -103,7 +103,7 @@ def save_checkpoint(
 
 
 def random_network(width: float = 1.0, backbone: str = "published") -> DISCO:
-    """A network with fixed random weights, for trying and timing; its colours mean nothing.
+    """A network with fixed random weights, for trying and timing; its colors mean nothing.
 
     Batch-norm statistics and spectral norms are calibrated on smooth noise, so that activations
     stay in a normal range and K-Means has clusters to find. The global random state is left alone.

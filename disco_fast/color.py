@@ -1,4 +1,4 @@
-"""The 313 colour bins of the ab plane, and the scales between pictures and the network."""
+"""The 313 color bins of the ab plane, and the scales between pictures and the network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _XYZ_OF_WHITE = (
 
 
 def bin_centers(device: torch.device | str) -> Tensor:
-    """[313,2] fp32: (a, b) of every colour bin, in the class order of the network's logits."""
+    """[313,2] fp32: (a, b) of every color bin, in the class order of the network's logits."""
     return torch.tensor(
         [
             (a, b)

@@ -26,7 +26,7 @@ OFFICIAL = {
     "disco-rand": "1GLLowR-0eK2U4RAHijoizEyKd5ny10OI",
 }
 """Google Drive's id of each official checkpoint: the recommended one, the one of less saturated
-colours, and the one that bears any placing of the anchors."""
+colors, and the one that bears any placing of the anchors."""
 
 _CONNECT_SECONDS, _SILENCE_SECONDS = 15, 60
 _LARGEST = 2 * 10**9  # bytes; a state of training of the official network has half as many

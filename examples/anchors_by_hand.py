@@ -1,4 +1,4 @@
-"""Recolour a picture by its anchors.
+"""Recolor a picture by its anchors.
 
 python examples/anchors_by_hand.py examples/photographs/coffee.jpg recolored.png anchors.json
 """
@@ -25,7 +25,7 @@ def main() -> None:
     for anchor in analysis.anchors:
         x, y = anchor.pixel
         probable = " ".join(f"{swatch.probability:.0%}" for swatch in anchor.palette[:3])
-        print(f"({x:.0f}, {y:.0f}) {anchor.hex}, its most probable colours: {probable}")
+        print(f"({x:.0f}, {y:.0f}) {anchor.hex}, its most probable colors: {probable}")
 
     first, *others = sorted(
         analysis.anchors, key=lambda anchor: int(analysis.cluster(anchor).sum()), reverse=True

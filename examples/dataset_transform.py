@@ -1,4 +1,4 @@
-"""Colour as a transform, in the workers of a DataLoader.
+"""Color as a transform, in the workers of a DataLoader.
 
 python examples/dataset_transform.py examples/photographs --workers 2
 """

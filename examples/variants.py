@@ -1,4 +1,4 @@
-"""Many colourings of a picture, and one in the colours of another.
+"""Many colorings of a picture, and one in the colors of another.
 
 python examples/variants.py examples/photographs/china.jpg examples/photographs/flower.jpg out/
 """
@@ -16,7 +16,7 @@ def main() -> None:
     """Write six variants, and one by the reference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("reference", type=Path, help="a photograph in colour")
+    parser.add_argument("reference", type=Path, help="a photograph in color")
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     picture, reference = read_image(arguments.picture), read_image(arguments.reference)

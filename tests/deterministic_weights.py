@@ -43,7 +43,7 @@ def _random(key: str, shape: list[int]) -> np.ndarray:
         return (1 + 0.1 * normal if key.endswith("weight") else 0.05 * normal).astype(np.float32)
     scale = np.sqrt(2 / np.prod(shape[1:]))
     if key in ("mid_word_prj.weight", "trg_word_prj.weight"):
-        scale *= 2  # well separated colour bins
+        scale *= 2  # well separated color bins
     if key.endswith(("out_proj.weight", "linear2.weight")):
         scale *= 0.1  # well separated clusters
     return (scale * normal).astype(np.float32)

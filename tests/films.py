@@ -91,7 +91,7 @@ def gray_frame(gray: np.ndarray) -> av.VideoFrame:
 def write_deep(
     path: Path, frames: np.ndarray, codec: str = "libx265", kind: str = "yuv420p10le", **tags: int
 ) -> Path:
-    """A film of luma samples of 10 bits, (N, H, W), 64 to 940, without colour.
+    """A film of luma samples of 10 bits, (N, H, W), 64 to 940, without color.
 
     `tags` are of the codec context, say color_trc.
     """
@@ -162,7 +162,7 @@ def damaged(source: Path, target: Path, numbers: Sequence[int]) -> Path:
 
 
 def colorized(source: Path, target: Path, *options: str) -> Path:
-    """The film in colour, by the command line and a working size that is soon done."""
+    """The film in color, by the command line and a working size that is soon done."""
     assert main(["video", str(source), "-o", str(target), *TINY, *options]) == 0
     return target
 

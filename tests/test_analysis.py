@@ -1,4 +1,4 @@
-"""Anchors in the user's hands: placed, recoloured, moved, added, removed, written and read."""
+"""Anchors in the user's hands: placed, recolored, moved, added, removed, written and read."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_what_is_known_of_an_anchor(analysis: Analysis, image: Tensor):
     logits = engine.network.mid_word_prj(analysis.superpixels.color_tokens[0]) + engine.offset()
     for anchor in analysis.anchors:
         again = analysis.anchor(anchor.pixel)
-        assert again == anchor  # so its point lies in its superpixel, and its colour is its own
+        assert again == anchor  # so its point lies in its superpixel, and its color is its own
         probabilities = logits[anchor.superpixel].softmax(dim=0)
         assert len(anchor.palette) == 10
         for swatch in anchor.palette:
@@ -384,7 +384,7 @@ def test_each_picture_of_a_batch_finds_its_own_number(colorizer: Colorizer):
         assert torch.equal(found[0], analysis.colorize())
 
 
-# ---- colours of a reference ---------------------------------------------------------------------
+# ---- colors of a reference ---------------------------------------------------------------------
 
 
 def test_colors_of_itself(colorizer: Colorizer):

@@ -43,10 +43,10 @@ def test_scripts_stand_on_the_harness_and_only_render_on_scripts() -> None:
     scripts = {path.stem for path in BENCHMARKS.glob("*.py")}
     for path in BENCHMARKS.rglob("*.py"):
         tree = ast.walk(ast.parse(path.read_text()))
-        modules = {node.module for node in tree if isinstance(node, ast.ImportFrom)}
+        origins = {node.module for node in tree if isinstance(node, ast.ImportFrom)}
         tree = ast.walk(ast.parse(path.read_text()))
         names = {a.name for node in tree if isinstance(node, ast.Import) for a in node.names}
-        assert path.name == "render.py" or not scripts & (modules | names), path
+        assert path.name == "render.py" or not scripts & (origins | names), path
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +500,7 @@ def test_anchors_agree_in_any_order() -> None:
     }
 
 
-def test_differences_are_summarised_by_picture_and_by_pixel() -> None:
+def test_differences_are_summarized_by_picture_and_by_pixel() -> None:
     pictures = [np.full((10, 10), value, np.float32) for value in (1, 2, 6)]
     found = precision.summary(pictures)
     assert found["mean"] == 3

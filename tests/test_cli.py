@@ -27,8 +27,8 @@ from disco_fast.io.images import Picture, read_image, write_image
 QUICK = ["--working-size", "64", "--device", "cpu", "--precision", "fp32"]
 
 
-def grey(seed=0, height=40, width=56, dtype=np.uint8):
-    """A grey picture of soft shapes, (H, W, 1)."""
+def gray(seed=0, height=40, width=56, dtype=np.uint8):
+    """A gray picture of soft shapes, (H, W, 1)."""
     y, x = np.mgrid[:height, :width] / 9
     waves = 0.5 + 0.45 * np.sin(x + seed) * np.cos(y)
     return np.rint(waves * np.iinfo(dtype).max).astype(dtype)[..., None]
@@ -39,9 +39,9 @@ def photos(tmp_path):
     """A folder of three pictures in two folders, with files that are none."""
     folder = tmp_path / "photos"
     (folder / "below").mkdir(parents=True)
-    write_image(folder / "b.jpg", Picture(grey(1)))
-    write_image(folder / "A.PNG", Picture(grey(2)))
-    write_image(folder / "below" / "c.webp", Picture(grey(3)))
+    write_image(folder / "b.jpg", Picture(gray(1)))
+    write_image(folder / "A.PNG", Picture(gray(2)))
+    write_image(folder / "below" / "c.webp", Picture(gray(3)))
     (folder / "notes.txt").write_text("not a picture")
     (folder / "._b.jpg").write_text("what macOS leaves beside a picture")
     return folder
@@ -71,7 +71,7 @@ class TestPlan:
     def test_the_output_folder_is_no_input(self, photos):
         out = photos / "below" / "out"
         out.mkdir()
-        write_image(out / "b.jpg", Picture(grey()))
+        write_image(out / "b.jpg", Picture(gray()))
         jobs = plan([photos], out, overwrite=True)
         assert [job.source.name for job in jobs] == ["A.PNG", "b.jpg", "c.webp"]
 
@@ -90,7 +90,7 @@ class TestPlan:
         out = tmp_path / "out"
         (tmp_path / "empty").mkdir()
         (tmp_path / "same").mkdir()
-        write_image(tmp_path / "same" / "b.jpg", Picture(grey()))
+        write_image(tmp_path / "same" / "b.jpg", Picture(gray()))
         for paths, target, reason in [
             ([tmp_path / "absent.jpg"], out, "absent.jpg: there is no such file or folder"),
             ([photos, tmp_path / "absent"], out, "absent: there is no such file or folder"),
@@ -120,7 +120,7 @@ class TestPlan:
                 plan(paths, out, overwrite=True)
 
     def test_what_exists_is_kept_unless_overwrite(self, photos, tmp_path):
-        write_image(tmp_path / "out-2.png", Picture(grey()))
+        write_image(tmp_path / "out-2.png", Picture(gray()))
         with pytest.raises(UsageError, match=r"out-2\.png exists"):
             plan([photos / "b.jpg"], tmp_path / "out.png", variants=2)
         assert plan([photos / "b.jpg"], tmp_path / "out.png", variants=2, overwrite=True)
@@ -129,10 +129,10 @@ class TestPlan:
 class TestColorize:
     @pytest.mark.parametrize("suffix", [".png", ".tif"])
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-    def test_the_colours_are_those_of_the_colorizer(self, tmp_path, colorizer, suffix, dtype):
+    def test_the_colors_are_those_of_the_colorizer(self, tmp_path, colorizer, suffix, dtype):
         """Through the file formats that lose nothing; so order, depth and alpha are right too."""
-        pixels = grey(dtype=dtype)
-        alpha = grey(5, dtype=dtype)[..., 0]
+        pixels = gray(dtype=dtype)
+        alpha = gray(5, dtype=dtype)[..., 0]
         source, target = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
         write_image(source, Picture(pixels, alpha))
         options = ["--anchors", "4", "--seed", "7", "-o", str(target)]
@@ -141,15 +141,15 @@ class TestColorize:
         image = torch.from_numpy(pixels).expand(-1, -1, 3).permute(2, 0, 1)
         if dtype == np.uint16:
             image = image.float() / 65535
-        coloured = colorizer.colorize(image, n_anchors=4, seed=7, working_size=64)
+        colored = colorizer.colorize(image, n_anchors=4, seed=7, working_size=64)
         if dtype == np.uint16:
-            coloured = (coloured * 65535).round()
-        expected = coloured.permute(1, 2, 0).numpy().astype(dtype)
+            colored = (colored * 65535).round()
+        expected = colored.permute(1, 2, 0).numpy().astype(dtype)
         picture = read_image(target)
         assert picture.pixels.dtype == dtype
         assert (picture.pixels == expected).all()
         assert (picture.alpha == alpha).all()
-        assert picture.pixels.std(axis=2).max() > 0  # it has colours
+        assert picture.pixels.std(axis=2).max() > 0  # it has colors
 
     def test_folder(self, photos, tmp_path, capsys):
         out = tmp_path / "out"
@@ -166,7 +166,7 @@ class TestColorize:
     def test_random_weights_are_said_to_mean_nothing(self, photos, tmp_path, capsys):
         command = ["colorize", str(photos / "b.jpg"), "-o", str(tmp_path), *QUICK]
         assert main([*command, "--checkpoint", "random"]) == 0
-        assert "fp32, random weights: the colours mean nothing\n" in capsys.readouterr().err
+        assert "fp32, random weights: the colors mean nothing\n" in capsys.readouterr().err
         assert read_image(tmp_path / "b.jpg").pixels.shape == (40, 56, 3)
 
     def test_a_bad_file_is_reported_and_the_others_are_done(self, photos, tmp_path, capfd):
@@ -184,7 +184,7 @@ class TestColorize:
         assert "grfmt_png" not in said  # OpenCV's own account of the damage
 
     def test_an_output_that_the_format_cannot_hold_is_reported(self, tmp_path, capsys):
-        write_image(tmp_path / "a.png", Picture(grey(), grey(1)[..., 0]))
+        write_image(tmp_path / "a.png", Picture(gray(), gray(1)[..., 0]))
         target = tmp_path / "b.jpg"
         assert main(["colorize", str(tmp_path / "a.png"), "-o", str(target), *QUICK]) == 1
         assert f"disco-fast: {target}: JPEG cannot hold its alpha" in capsys.readouterr().err
@@ -195,7 +195,7 @@ class TestColorize:
         options = ["-o", str(tmp_path / "out.png"), "--variants", "3", *QUICK]
         assert main(["colorize", str(source), *options]) == 0
         expected = colorizer.colorize(
-            torch.from_numpy(grey(2)).permute(2, 0, 1), variants=3, working_size=64
+            torch.from_numpy(gray(2)).permute(2, 0, 1), variants=3, working_size=64
         )
         for number in (1, 2, 3):
             pixels = read_image(tmp_path / f"out-{number}.png").pixels
@@ -206,7 +206,7 @@ class TestColorize:
         for vividness in ("0", "1"):
             options = ["-o", str(target), "--vividness", vividness, "--overwrite", *QUICK]
             assert main(["colorize", str(source), *options]) == 0
-            picture = torch.from_numpy(grey(2)).permute(2, 0, 1)
+            picture = torch.from_numpy(gray(2)).permute(2, 0, 1)
             expected = colorizer.colorize(picture, vividness=float(vividness), working_size=64)
             found = read_image(target).pixels
             assert (found == expected.permute(1, 2, 0).numpy()).all()
@@ -279,8 +279,8 @@ class TestColorize:
         folder.mkdir()
         pictures = {
             f"{number:02}{suffix}": Picture(
-                grey(number, 20 + 7 * (number % 4), 30 + 13 * (number % 3), dtype),
-                grey(9, 20 + 7 * (number % 4), 30 + 13 * (number % 3), dtype)[..., 0]
+                gray(number, 20 + 7 * (number % 4), 30 + 13 * (number % 3), dtype),
+                gray(9, 20 + 7 * (number % 4), 30 + 13 * (number % 3), dtype)[..., 0]
                 if alpha
                 else None,
             )
@@ -304,10 +304,10 @@ class TestColorize:
             image = torch.from_numpy(read.pixels).permute(2, 0, 1)
             if most > 255:
                 image = image.float() / most
-            coloured = colorizer.colorize(image, variants=2, working_size=64)
+            colored = colorizer.colorize(image, variants=2, working_size=64)
             if most > 255:
-                coloured = (coloured * most).round()
-            for number, one in enumerate(coloured, 1):
+                colored = (colored * most).round()
+            for number, one in enumerate(colored, 1):
                 pixels = one.permute(1, 2, 0).numpy().astype(read.pixels.dtype)
                 alone = tmp_path / f"alone{Path(name).suffix}"
                 write_image(alone, Picture(pixels, read.alpha, read.kept.marked()))
@@ -321,7 +321,7 @@ class TestColorize:
         folder, out = tmp_path / "photos", tmp_path / "out"
         for number in range(40):
             (folder / str(number)).mkdir(parents=True)
-            write_image(folder / str(number) / "a.png", Picture(grey(number, 16 + number, 20)))
+            write_image(folder / str(number) / "a.png", Picture(gray(number, 16 + number, 20)))
         damaged, unwritable = folder / "7" / "a.png", out / "30"
         damaged.write_bytes(damaged.read_bytes()[:60])
         out.mkdir()
@@ -343,7 +343,7 @@ class TestColorize:
         folder.mkdir()
         for number in range(60):
             size = (64 + 16 * (number % 3), 64)
-            write_image(folder / f"{number}.png", Picture(grey(number, *size)))
+            write_image(folder / f"{number}.png", Picture(gray(number, *size)))
         command = ["--working-size", "64", "--device", "cuda", "--precision", "fp32"]
         assert main(["colorize", str(folder), "-o", str(out), *command]) == 0
         colorizer = Colorizer(device="cuda", precision="fp32")
@@ -357,7 +357,7 @@ class TestColorize:
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
     def test_ctrl_c_leaves_whole_files_only(self, photos, tmp_path):
         for number in range(200):
-            write_image(photos / f"{number:03}.png", Picture(grey(number)))
+            write_image(photos / f"{number:03}.png", Picture(gray(number)))
         out = tmp_path / "out"
         command = [
             sys.executable,

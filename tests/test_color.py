@@ -1,4 +1,4 @@
-"""Colour conversion and the colour bins."""
+"""Color conversion and the color bins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from disco_fast.color import bin_centers, rgb_to_lab
 
 
 def every_color(step: int = 5) -> Tensor:
-    """[1,3,H,W] uint8: a regular grid over the colour cube."""
+    """[1,3,H,W] uint8: a regular grid over the color cube."""
     axis = torch.arange(0, 256, step, dtype=torch.uint8)
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
     return grid.reshape(1, 3, len(axis), -1)

@@ -70,8 +70,8 @@ def test_only_the_lightness_is_used(colorizer: Colorizer, photograph: Tensor):
 def test_lightness_is_kept(colorizer: Colorizer, photograph: Tensor):
     result = colorizer.colorize(photograph, **QUICK)
     difference = ops.rgb_to_l(result[None]) - ops.rgb_to_l(photograph[None])
-    assert difference.abs().median() < 0.3  # rounding to bytes; colours outside sRGB are clamped
-    assert result.float().std(0).mean() > 3  # and it did colour
+    assert difference.abs().median() < 0.3  # rounding to bytes; colors outside sRGB are clamped
+    assert result.float().std(0).mean() > 3  # and it did color
 
 
 def test_variants_come_before_the_channels(colorizer: Colorizer, photograph: Tensor):
@@ -352,11 +352,11 @@ def test_auto_precision():
     assert resolve("auto", torch.device("cpu")) == expected
 
 
-def test_bf16_keeps_the_colours(colorizer: Colorizer, photograph: Tensor):
+def test_bf16_keeps_the_colors(colorizer: Colorizer, photograph: Tensor):
     half = Colorizer(device="cpu", precision="bf16")
     expected = colorizer.colorize(photograph / 255)
     actual = half.colorize(photograph / 255)
-    # Anchors may move on rare photographs; on this one they stay, and colours by far less than can
+    # Anchors may move on rare photographs; on this one they stay, and colors by far less than can
     # be seen.
     assert (actual - expected).abs().mean() < 0.02
 

@@ -66,7 +66,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def halves(first: tuple[int, int, int], second: tuple[int, int, int]) -> Tensor:
-    """A picture [1,3,8,8] of two colours."""
+    """A picture [1,3,8,8] of two colors."""
     picture = torch.empty(1, 3, 8, 8, dtype=torch.uint8)
     picture[..., :4] = torch.tensor(first, dtype=torch.uint8)[:, None, None]
     picture[..., 4:] = torch.tensor(second, dtype=torch.uint8)[:, None, None]
@@ -85,14 +85,14 @@ class TestColorfulness:
             metrics.colorfulness(gray.expand(-1, 3, -1, -1)), torch.zeros(3).double()
         )
 
-    def test_one_colour_has_only_a_mean(self):
+    def test_one_color_has_only_a_mean(self):
         # Pure red: rg = 255, yb = 127.5.
         expected = 0.3 * math.hypot(255, 127.5)
         assert metrics.colorfulness(halves((255, 0, 0), (255, 0, 0))).item() == pytest.approx(
             expected
         )
 
-    def test_two_colours(self):
+    def test_two_colors(self):
         # Red and blue: rg = 255 and 0, yb = 127.5 and -255; half their difference is the deviation.
         deviation = math.hypot(255 / 2, 382.5 / 2)
         mean = math.hypot(255 / 2, (127.5 - 255) / 2)
@@ -443,7 +443,7 @@ class TestCommand:
         made.mkdir()
         photographs = Photographs(PHOTOGRAPHS)
         for number in range(len(photographs)):
-            # Swapped colours, in another format and size than the photograph.
+            # Swapped colors, in another format and size than the photograph.
             pixels = photographs.read(number)[..., [2, 1, 0]]
             name = Path(photographs.name(number)).stem
             cv2.imwrite(str(made / f"{name}.png"), pixels[..., ::-1])
@@ -486,7 +486,7 @@ class TestCommand:
         assert "none of 4 photographs can be read" in capsys.readouterr().err
 
     def test_enough_pictures_have_a_frechet_distance(self, tmp_path):
-        """Of crops of photographs: true anchors' colours are nearer the originals than gray."""
+        """Of crops of photographs: true anchors' colors are nearer the originals than gray."""
         folder, draw = tmp_path / "truth", np.random.default_rng(0)
         folder.mkdir()
         photographs = Photographs(PHOTOGRAPHS)

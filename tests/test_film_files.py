@@ -367,7 +367,7 @@ def test_ten_bits_stay(
     if codec in (None, "hevc"):
         assert (made["codec"], made["tag"]) == ("hevc", "hvc1")
     was, got = lightness(source), lightness(target)
-    assert np.abs(got - was)[:, :, 90:-90].mean() < error  # nearly black and white have no colour
+    assert np.abs(got - was)[:, :, 90:-90].mean() < error  # nearly black and white have no color
     columns = got[0].mean(axis=0)
     assert (np.diff(columns[::8]) > 0).mean() > 0.95  # 256 levels would make steps of four
 

@@ -38,7 +38,7 @@ def with_cuts(count: int, every: int) -> np.ndarray:
 
 
 def begun(source: Path, target: Path, part: int = _PART) -> subprocess.Popen:
-    """A process that colours a film in parts of so many frames."""
+    """A process that colors a film in parts of so many frames."""
     given = ["video", str(source), "-o", str(target), *TINY]
     # Elsewhere: it would prefer the source folder, which has no kernels, to what is installed.
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Folders of many pictures: going on after a stop, what failed, whose colours, and bounds."""
+"""Folders of many pictures: going on after a stop, what failed, whose colors, and bounds."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_ten_thousand_files_are_planned_at_once(tmp_path: Path) -> None:
     assert done == [Job(photos / "3" / "3456.jpg", (), ())]
 
 
-# ---- whose colours ------------------------------------------------------------------------------
+# ---- whose colors ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +385,7 @@ def test_names_do_not_reach_the_terminal_raw(tmp_path: Path, capsys) -> None:
 # ---- animations, standard input and output, formats ---------------------------------------------
 
 
-def test_frames_of_an_animation_are_coloured_as_those_of_a_film(tmp_path: Path) -> None:
+def test_frames_of_an_animation_are_colored_as_those_of_a_film(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.roll(gray(1, 48, 64)[..., 0], n, axis=1)) for n in range(4)]
     times = [100, 250, 70, 40]
     source, target = tmp_path / "a.webp", tmp_path / "b.webp"

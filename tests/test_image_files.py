@@ -25,8 +25,8 @@ def noise(rng, channels, dtype=np.uint8):
     return rng.integers(0, np.iinfo(dtype).max + 1, (HEIGHT, WIDTH, channels), dtype=dtype)
 
 
-def png(samples: np.ndarray, colour_type: int, extra: bytes = b"") -> bytes:
-    """A PNG file of the given samples, written by hand: Pillow writes no 16-bit colour."""
+def png(samples: np.ndarray, color_type: int, extra: bytes = b"") -> bytes:
+    """A PNG file of the given samples, written by hand: Pillow writes no 16-bit color."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + checksum(name + content)
@@ -35,7 +35,7 @@ def png(samples: np.ndarray, colour_type: int, extra: bytes = b"") -> bytes:
         return struct.pack(">I", zlib.crc32(content))
 
     height, width = samples.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, samples.itemsize * 8, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, samples.itemsize * 8, color_type, 0, 0, 0)
     big_endian = samples.astype(samples.dtype.newbyteorder(">"))
     rows = b"".join(b"\0" + row.tobytes() for row in big_endian)
     body = extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -86,7 +86,7 @@ def test_lossless_formats_keep_every_sample(tmp_path, rng, suffix, dtype, channe
     write_image(tmp_path / f"a{suffix}", written)
     picture = read_image(tmp_path / f"a{suffix}")
     assert picture.pixels.dtype == dtype
-    # A grey picture with alpha comes back as an RGB one of three equal channels.
+    # A gray picture with alpha comes back as an RGB one of three equal channels.
     assert picture.pixels.shape[2] == (3 if with_alpha else channels)
     assert (picture.pixels == written.pixels).all()
     assert (picture.alpha is not None) == with_alpha
@@ -114,11 +114,11 @@ def test_webp_keeps_alpha_exactly(tmp_path, rng):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_sixteen_bits_are_rounded_where_the_format_holds_eight(tmp_path, suffix):
-    # 25,800 / 257 = 100.39 and 25,830 / 257 = 100.51; the next grey is 257 further on.
-    for value, grey in [(25800, 100), (25830, 101), (65535, 255), (0, 0)]:
+    # 25,800 / 257 = 100.39 and 25,830 / 257 = 100.51; the next gray is 257 further on.
+    for value, gray in [(25800, 100), (25830, 101), (65535, 255), (0, 0)]:
         pixels = np.full((16, 16, 1), value, np.uint16)
         write_image(tmp_path / f"a{suffix}", Picture(pixels))
-        assert np.abs(read_image(tmp_path / f"a{suffix}").pixels.astype(int) - grey).max() == 0
+        assert np.abs(read_image(tmp_path / f"a{suffix}").pixels.astype(int) - gray).max() == 0
 
 
 def test_jpeg_refuses_an_alpha_and_drops_an_opaque_one(tmp_path, rng):
@@ -155,7 +155,7 @@ class TestAgainstPillow:
             expected = np.asarray(self.operations.exif_transpose(opened), dtype=int)
         read = read_image(path).pixels
         assert read.shape == expected.shape
-        # The two JPEG decoders round differently; a wrong turn is tens of greys away.
+        # The two JPEG decoders round differently; a wrong turn is tens of grays away.
         assert np.abs(read - expected).max() <= (4 if suffix in (".jpg", ".jfif") else 0)
 
     @pytest.mark.parametrize("suffix", [".png", ".webp"])
@@ -199,12 +199,12 @@ class TestAgainstPillow:
         first.save(tmp_path / name, save_all=True, append_images=[second], **lossless)
         assert (read_image(tmp_path / name).pixels == np.asarray(first)).all()
 
-    def test_transparent_shade_of_a_grey_png(self, tmp_path, rng):
-        grey = noise(rng, 1)[..., 0] // 16
-        self.save(tmp_path / "a.png", grey, transparency=3)
+    def test_transparent_shade_of_a_gray_png(self, tmp_path, rng):
+        gray = noise(rng, 1)[..., 0] // 16
+        self.save(tmp_path / "a.png", gray, transparency=3)
         picture = read_image(tmp_path / "a.png")
-        assert (picture.pixels[..., 0] == grey).all()
-        assert ((picture.alpha == 0) == (grey == 3)).all()
+        assert (picture.pixels[..., 0] == gray).all()
+        assert ((picture.alpha == 0) == (gray == 3)).all()
 
     @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
     def test_cut_short(self, tmp_path, rng, suffix):
@@ -222,22 +222,22 @@ class TestAgainstPillow:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_png_with_alpha_in_both_depths(tmp_path, rng, dtype):
-    grey = noise(rng, 2, dtype)
-    (tmp_path / "grey.png").write_bytes(png(grey, colour_type=4))
-    picture = read_image(tmp_path / "grey.png")
-    assert (picture.pixels == grey[..., :1]).all()
-    assert (picture.alpha == grey[..., 1]).all()
-    colour = noise(rng, 4, dtype)
-    (tmp_path / "colour.png").write_bytes(png(colour, colour_type=6))
-    picture = read_image(tmp_path / "colour.png")
-    assert (picture.pixels == colour[..., :3]).all()
-    assert (picture.alpha == colour[..., 3]).all()
+    gray = noise(rng, 2, dtype)
+    (tmp_path / "gray.png").write_bytes(png(gray, color_type=4))
+    picture = read_image(tmp_path / "gray.png")
+    assert (picture.pixels == gray[..., :1]).all()
+    assert (picture.alpha == gray[..., 1]).all()
+    color = noise(rng, 4, dtype)
+    (tmp_path / "color.png").write_bytes(png(color, color_type=6))
+    picture = read_image(tmp_path / "color.png")
+    assert (picture.pixels == color[..., :3]).all()
+    assert (picture.alpha == color[..., 3]).all()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("extra", [None, 0, 2])
-def test_tiff_colours_are_not_multiplied_by_their_alpha(tmp_path, rng, order, dtype, extra):
+def test_tiff_colors_are_not_multiplied_by_their_alpha(tmp_path, rng, order, dtype, extra):
     samples = noise(rng, 4, dtype)
     (tmp_path / "a.tif").write_bytes(tiff(samples, 2, extra, order))
     picture = read_image(tmp_path / "a.tif")

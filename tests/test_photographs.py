@@ -13,7 +13,7 @@ import pytest
 from disco_fast.io.images import ImageFileError
 from disco_fast.io.photographs import Photographs, middle_square, resized, to_lab
 
-COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 255, 0), "c.png": (0, 0, 255)}
+COLORS = {"a.png": (255, 0, 0), "b.png": (0, 255, 0), "c.png": (0, 0, 255)}
 
 
 def _png(color: tuple[int, int, int], shape: tuple[int, int] = (6, 9)) -> bytes:
@@ -22,7 +22,7 @@ def _png(color: tuple[int, int, int], shape: tuple[int, int] = (6, 9)) -> bytes:
 
 
 def _folder(path: Path) -> Path:
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         place = path / ("below" if name == "b.png" else ".") / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(_png(color))
@@ -35,7 +35,7 @@ def _folder(path: Path) -> Path:
 def _shard(path: Path, names: list[str]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name in names:
-            for member, data in ((name, _png(COLOURS[name])), (f"{name}.json", b"{}")):
+            for member, data in ((name, _png(COLORS[name])), (f"{name}.json", b"{}")):
                 info = tarfile.TarInfo(f"sample/{member}")
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
@@ -55,7 +55,7 @@ def test_a_folder_and_shards_hold_the_same(tmp_path: Path) -> None:
         for i in range(len(photographs)):
             pixels = photographs.read(i)
             assert pixels.shape == (6, 9, 3)
-            assert tuple(pixels[0, 0]) == COLOURS[photographs.name(i)]
+            assert tuple(pixels[0, 0]) == COLORS[photographs.name(i)]
 
 
 def test_one_file_is_a_collection_too(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_growing_is_smooth_and_shrinking_averages() -> None:
     assert resized(board, 16).shape == (16, 16, 3)
 
 
-def test_lab_of_known_colours() -> None:
+def test_lab_of_known_colors() -> None:
     pixels = np.array([[(255, 255, 255), (0, 0, 0), (255, 0, 0)]], np.uint8)
     expected = np.array([[(100, 0, 0), (0, 0, 0), (53.24, 80.09, 67.20)]])  # CIE, D65
     np.testing.assert_allclose(to_lab(pixels), expected, atol=0.05)

@@ -1,4 +1,4 @@
-"""Kinds of picture files that people have: colour, what a file says, pages, refusals, bounds."""
+"""Kinds of picture files that people have: color, what a file says, pages, refusals, bounds."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def pillow(pixels: np.ndarray, form: str, mode: str | None = None, **options) ->
 
 
 def profile(gamma: float, space: bytes = b"GRAY") -> bytes:
-    """A colour profile of a plain gamma; of RGB, with primaries wider than those of sRGB."""
+    """A color profile of a plain gamma; of RGB, with primaries wider than those of sRGB."""
     curve = b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(gamma * 256))
     tags = {b"wtpt": _xyz(0.9642, 1, 0.8249)}
     if space == b"GRAY":
@@ -92,7 +92,7 @@ def _xyz(*values: float) -> bytes:
     return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
 
 
-# ---- colour -------------------------------------------------------------------------------------
+# ---- color -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gamma", [1.0, 1.8, 2.6])
@@ -107,7 +107,7 @@ def test_gray_is_as_light_as_its_profile_says(form: str, gamma: float) -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
-def test_rgb_is_what_a_colour_managed_viewer_shows(form: str) -> None:
+def test_rgb_is_what_a_color_managed_viewer_shows(form: str) -> None:
     wide = profile(2.19921875, b"RGB ")
     lossless = {"AVIF": {"quality": 100, "subsampling": "4:4:4"}, "JPEG": {"quality": 98}}
     data = pillow(RGB, form, icc_profile=wide, **lossless.get(form, {}))
@@ -405,7 +405,7 @@ def test_gray_tiff_with_alpha(dtype: type) -> None:
     assert (picture.alpha == pair[..., 1]).all()
 
 
-def test_colours_that_are_multiplied_by_their_alpha_are_divided_by_it() -> None:
+def test_colors_that_are_multiplied_by_their_alpha_are_divided_by_it() -> None:
     alpha = np.maximum(GRAY, 60)[..., None]
     multiplied = np.rint(RGB * (alpha / 255.0)).astype(np.uint8)
     data = tiff(np.concatenate([multiplied, alpha], axis=2), {338: 1})
@@ -516,8 +516,8 @@ def test_white_of_a_jpeg_2000_is_what_it_says(bits: int) -> None:
     assert (shown[0] == 0).all()
 
 
-def test_grey_with_alpha_in_jpeg_2000_is_not_called_damaged() -> None:
-    with pytest.raises(ImageFileError, match="grey with alpha in JPEG 2000 is not read"):
+def test_gray_with_alpha_in_jpeg_2000_is_not_called_damaged() -> None:
+    with pytest.raises(ImageFileError, match="gray with alpha in JPEG 2000 is not read"):
         decode_image(pillow(np.dstack([GRAY, GRAY]), "JPEG2000"))
 
 

@@ -1,4 +1,4 @@
-"""The C++ and CUDA kernels under sanitizers: memory, undefined behaviour, races."""
+"""The C++ and CUDA kernels under sanitizers: memory, undefined behavior, races."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ def test_pieces_that_overlap_or_are_too_large() -> None:
         ({259: shorts(34887)}, r"LERC \(34887\) are not read"),
         ({259: shorts(34712)}, r"JPEG 2000 \(34712\) are not read"),
         ({259: shorts(999)}, r"an unknown method \(999\) are not read"),
-        ({262: shorts(32803)}, "colours of kind 32803 are not read"),
+        ({262: shorts(32803)}, "colors of kind 32803 are not read"),
         ({262: shorts(6)}, "YCbCr outside of JPEG is not read"),
     ],
 )

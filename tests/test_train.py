@@ -150,17 +150,17 @@ def test_equation_3_has_a_gradient_where_a_pixel_is_met_exactly() -> None:
     assert float(association.grad.abs().sum()) > 0
 
 
-def test_the_prior_counts_colours(tmp_path: Path) -> None:
+def test_the_prior_counts_colors(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "red.png"), np.full((20, 20, 3), (0, 0, 255), np.uint8))
     prior = color_prior(Photographs(tmp_path), range(1))
     red = nearest_bins(torch.tensor([[80.1, 67.2]]))
     assert int(prior.argmax()) == int(red)
     assert float(prior.sum()) == pytest.approx(1, abs=1e-6)
     near = (bin_centers("cpu") - bin_centers("cpu")[red]).norm(dim=1) <= 10
-    assert 0.9 < float(prior[near].sum()) < 1  # smoothed over the neighbours
+    assert 0.9 < float(prior[near].sum()) < 1  # smoothed over the neighbors
 
 
-def test_rebalancing_has_expectation_1_and_favours_the_rare() -> None:
+def test_rebalancing_has_expectation_1_and_favors_the_rare() -> None:
     prior = torch.rand(N_BINS, generator=torch.Generator().manual_seed(0))
     prior /= prior.sum()
     weights = rebalancing(prior, 0.5)
@@ -273,8 +273,8 @@ def test_the_perceptual_term(lab: Tensor) -> None:
     assert float((wrong.grad * (true - wrong)).sum()) < 0  # the way back makes it smaller
 
 
-def test_anchors_carry_true_colours(lab: Tensor) -> None:
-    """On true colours the guided result comes nearer to the truth than on false ones."""
+def test_anchors_carry_true_colors(lab: Tensor) -> None:
+    """On true colors the guided result comes nearer to the truth than on false ones."""
     network = load_checkpoint(COMPACT)
     stage = _colorizer_stage(network, anchoring=Anchoring(cluster="feature")).eval()
     with torch.no_grad():
@@ -543,7 +543,7 @@ def _train(stage: str, *arguments: str) -> int:
 
 
 def test_workers_read_beside_a_process_that_has_read(tmp_path: Path) -> None:
-    """It has started libvips's threads, for the frequencies of colours."""
+    """It has started libvips's threads, for the frequencies of colors."""
     rest = ["--workers", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
     subprocess.run([*COMMAND, *COLORIZER, *rest], env=ONE_THREAD, check=True, timeout=300)
 

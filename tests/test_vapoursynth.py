@@ -1,4 +1,4 @@
-"""Clips in colour, in VapourSynth itself."""
+"""Clips in color, in VapourSynth itself."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(frames: np.ndarray) -> np.ndarray:
-    """In colour, (N, 3, H, W) uint8, as `disco-fast video` makes them."""
+    """In color, (N, 3, H, W) uint8, as `disco-fast video` makes them."""
     engine = Colorizer(device="cpu", precision="fp32").engine
     tracker = Tracker(engine, working_size=48)
     rgb = torch.from_numpy(frames)[:, None].repeat(1, 3, 1, 1)
@@ -99,7 +99,7 @@ def test_every_kind_of_clip(frames: np.ndarray, expected: np.ndarray, kind: int,
     got, wanted = unit_rgb(colored), expected[:2] / 255
     sampled = family == vs.YUV and colored.format.subsampling_w
     assert np.abs(got - wanted).mean() < (0.02 if sampled else 0.01)
-    assert np.std(got, axis=1).mean() > 0.02  # in colour
+    assert np.std(got, axis=1).mean() > 0.02  # in color
 
 
 @pytest.mark.parametrize("matrix", [1, 6, 9])
@@ -179,7 +179,7 @@ def test_example(film: Path) -> None:
     colored = vs.get_output(0)[0]
     vs.clear_outputs()
     assert (colored.format.id, colored.num_frames) == (vs.YUV420P8, 3)
-    assert np.std(unit_rgb(colored), axis=1).mean() > 0.02  # in colour
+    assert np.std(unit_rgb(colored), axis=1).mean() > 0.02  # in color
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="VapourSynth's wheels begin at Python 3.12")

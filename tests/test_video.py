@@ -1,4 +1,4 @@
-"""Films: colours that stay, sound and times that are kept, going on after a stop."""
+"""Films: colors that stay, sound and times that are kept, going on after a stop."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def colored(given: Tracker, frames: Tensor) -> Tensor:
     return torch.cat([given.colorize(frame[None]) for frame in frames])
 
 
-# ---- colours that stay --------------------------------------------------------------------------
+# ---- colors that stay --------------------------------------------------------------------------
 
 
 def flicker(frames: Tensor, step: int) -> float:
@@ -144,7 +144,7 @@ def test_sound_times_and_number_of_frames_are_kept(suffix: str, tmp_path: Path) 
     assert got[0] - was[0] == pytest.approx(0, abs=0 if suffix != ".mkv" else 0.03)
     frames = [frame.pixels.astype(int) for frame in film.frames(target)]
     given = [frame.pixels.astype(int) for frame in film.frames(source)]
-    assert np.std(frames, axis=3).mean() > 5  # in colour
+    assert np.std(frames, axis=3).mean() > 5  # in color
     lightness = [
         np.abs(a.mean(axis=2) - b.mean(axis=2)).mean() for a, b in zip(frames, given, strict=True)
     ]
@@ -282,5 +282,5 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         sizes.append(int(done.stdout.split()[-1]))
-    # 360 more frames of 36 KB would be 13 MB, in colour and gray 18.
+    # 360 more frames of 36 KB would be 13 MB, in color and gray 18.
     assert sizes[1] - sizes[0] < 6_000

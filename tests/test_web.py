@@ -333,7 +333,7 @@ def test_the_whole_visit(visitor: Visitor, colorizer: Colorizer, tmp_path: Path)
     visitor.upload(source)
     visitor.until(lambda words: words == "512 x 341 pixels, 8 anchors.")
 
-    # Recolour: one of the probable colours, then any.
+    # Recolor: one of the probable colors, then any.
     anchor = analysis.anchors[0]
     visitor.click("#anchors", anchor.pixel[0] / width, anchor.pixel[1] / height)
     visitor.until(lambda words: f"Selected: {anchor.hex}." in words)

@@ -1,5 +1,5 @@
-// Anchors and their colours: the largest superpixel of each cluster, the colour that its bins'
-// scores mean, and up to two colours unlike it among its most probable bins.
+// Anchors and their colors: the largest superpixel of each cluster, the color that its bins'
+// scores mean, and up to two colors unlike it among its most probable bins.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// What the superpixel kernels share: element types, the cell's neighbourhood, a cell's packed
+// What the superpixel kernels share: element types, the cell's neighborhood, a cell's packed
 // association.
 #pragma once
 
@@ -114,7 +114,7 @@ class FlushDenormals {
 #endif
 };
 
-// Uninitialised memory of one call. Not std::vector: inline functions of the standard library must
+// Uninitialized memory of one call. Not std::vector: inline functions of the standard library must
 // not be compiled for this instruction set and then shared (see kernels.cmake).
 template <class T>
 class Scratch {

@@ -1,7 +1,7 @@
 // sRGB to lightness, and lightness with chroma to sRGB. The powers of the sRGB curve are made of
 // roots:
 //   x^2.4 = x^2 * (x^0.2)^2        x^(1/2.4) = c * sqrt(sqrt(c)), c = cube root of x
-// with roots by Newton's method from a guess in the exponent bits, so the loops vectorise on every
+// with roots by Newton's method from a guess in the exponent bits, so the loops vectorize on every
 // instruction set.
 #pragma once
 

@@ -13,7 +13,7 @@ namespace disco_fast::DISCO_FAST_ISA {
 
 constexpr int kBlock = kEncoderBlock;
 constexpr int kPlane = kTokenDim * kBlock;  // floats of a block's [kTokenDim][kBlock]
-// Vectors of neighbouring tokens at a time, and outputs of a product: kAtOnce * kOutputs sums stay
+// Vectors of neighboring tokens at a time, and outputs of a product: kAtOnce * kOutputs sums stay
 // in registers.
 constexpr int kAtOnce = kRegisters == 32 ? 2 : 1;
 constexpr int kOutputs = 8;

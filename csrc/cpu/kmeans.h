@@ -39,7 +39,7 @@ class Blocks {
   Scratch<W> data_;
 };
 
-// Squared distances of B neighbouring blocks to K centers [K, dims]: distance[k][b]. A center's
+// Squared distances of B neighboring blocks to K centers [K, dims]: distance[k][b]. A center's
 // coordinate is loaded once for all blocks; K * B sums must stay in registers.
 template <class W, int K, int B>
 inline void distances(const W* block, const W* centers, int64_t dims,
@@ -63,7 +63,7 @@ inline void distances(const W* block, const W* centers, int64_t dims,
   }
 }
 
-// Nearest center of the points of B neighbouring blocks, the first of several; its distance too.
+// Nearest center of the points of B neighboring blocks, the first of several; its distance too.
 template <class W, int B>
 inline void assign_blocks(const W* block, const W* centers, int64_t clusters, int64_t dims,
                           Index<W>* labels, W* nearest) {

@@ -5,7 +5,7 @@
 
 namespace disco_fast::DISCO_FAST_ISA {
 
-// L neighbouring pixels of a planar map at a time.
+// L neighboring pixels of a planar map at a time.
 template <class T, int L>
 inline void correlate_planar(const CorrelateArgs& a, const T* corner, const Wide<T>* tokens,
                              Wide<T>* products) {

@@ -5,7 +5,7 @@
 
 namespace disco_fast::DISCO_FAST_ISA {
 
-// Adds to wins[9] what a row of L neighbouring pixels gives.
+// Adds to wins[9] what a row of L neighboring pixels gives.
 template <class T, int L>
 inline void count_row(const View& association, const T* row, Vector<Index<Wide<T>>, L>* wins) {
   typedef Wide<T> W;

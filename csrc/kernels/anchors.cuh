@@ -1,5 +1,5 @@
-// Anchors and their colours in one launch: the largest superpixel of each cluster, the colour that
-// its bins' scores mean, and up to two colours unlike it among its ten most probable bins.
+// Anchors and their colors in one launch: the largest superpixel of each cluster, the color that
+// its bins' scores mean, and up to two colors unlike it among its ten most probable bins.
 #pragma once
 
 #include "common.cuh"

@@ -2,7 +2,7 @@
 // the threads of a block divide a cell's features.
 //
 // A block works on one cell and up to 64 of its channels. A thread owns a quad, four channels, and
-// a share of the cell's pixels, in runs of neighbours. Its quad meets all nine candidates of a
+// a share of the cell's pixels, in runs of neighbors. Its quad meets all nine candidates of a
 // pixel: 36 multiply-adds for four values and nine weights, so that arithmetic and shared memory
 // stay behind DRAM.
 #pragma once
@@ -19,11 +19,11 @@ constexpr int kQuad = 4;             // channels of a thread
 constexpr int kMaxQuads = 16;        // of a block
 constexpr int kBlockChannels = kMaxQuads * kQuad;
 
-// How features lie in memory. kPlanar: 16 bytes of neighbouring columns can be moved at once;
-// kInterleaved: four neighbouring channels; kScalar: any strides.
+// How features lie in memory. kPlanar: 16 bytes of neighboring columns can be moved at once;
+// kInterleaved: four neighboring channels; kScalar: any strides.
 enum class Layout { kScalar, kPlanar, kInterleaved };
 
-// Neighbouring pixels that a thread works on at once: enough to have 32 to 64 bytes on their way.
+// Neighboring pixels that a thread works on at once: enough to have 32 to 64 bytes on their way.
 template <class T, Layout L>
 constexpr int kRun = L == Layout::kPlanar        ? 16 / int(sizeof(T))
                      : L == Layout::kInterleaved ? 4
@@ -54,7 +54,7 @@ struct Share {
   __device__ __forceinline__ int groups() const { return kCellThreads / quads(); }
 
   // The j-th channel of the thread, within the block's channels. Interleaved quads are four
-  // neighbours; else neighbouring threads have neighbouring channels.
+  // neighbors; else neighboring threads have neighboring channels.
   template <Layout L>
   __device__ __forceinline__ int channel(int j) const {
     return L == Layout::kInterleaved ? quad * kQuad + j : j * quads() + quad;

@@ -1,5 +1,5 @@
 // sRGB to lightness, and lightness with chroma of any size to sRGB, one pass each. A thread
-// converts four neighbouring pixels where the pictures' sizes and addresses allow packed stores.
+// converts four neighboring pixels where the pictures' sizes and addresses allow packed stores.
 #pragma once
 
 #include "../srgb.h"

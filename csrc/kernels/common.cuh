@@ -44,7 +44,7 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
-// N neighbouring elements, moved in as few instructions as their alignment allows (16 bytes each).
+// N neighboring elements, moved in as few instructions as their alignment allows (16 bytes each).
 template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
   T value[N];

@@ -73,7 +73,7 @@ __device__ __forceinline__ void wait_for_image(unsigned* arrived, unsigned wante
 
 // ---- Products.
 
-// A thread's share of a matrix: four neighbouring outputs, of every kSplits-th four inputs.
+// A thread's share of a matrix: four neighboring outputs, of every kSplits-th four inputs.
 template <int kInputs>  // of the warp
 struct MatrixPart {
   static constexpr int kQuads = kInputs / 4 / kSplits;

@@ -9,7 +9,7 @@ cudaError_t launch_correlate(const CorrelateArgs& args, cudaStream_t stream) {
   if (!fits_grid(cells, tiles)) return cudaErrorInvalidValue;
   return with_element(args.element, [&](auto t) {
     typedef decltype(t) T;
-    // A thread reads single pixels: of planar features neighbouring threads read neighbours.
+    // A thread reads single pixels: of planar features neighboring threads read neighbors.
     const bool interleaved =
         layout_of<T>(args.features, args.grid, args.channels) == Layout::kInterleaved;
     return launch(interleaved ? correlate_kernel<T, Layout::kInterleaved>

@@ -375,7 +375,7 @@ class Ops {
     return torch::stable::contiguous(*tensor);
   }
 
-  // Returns the place of the colours, [N, variants, K].
+  // Returns the place of the colors, [N, variants, K].
   static Tensor set_logits(AnchorArgs& args, const Tensor& logits, const Tensor& bin_centers,
                            int64_t variants, const std::optional<Tensor>& offset,
                            double temperature, const char* op) {

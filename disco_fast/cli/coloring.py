@@ -1,4 +1,4 @@
-"""Where the colours of a folder's pictures come from."""
+"""Where the colors of a folder's pictures come from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Coloring(ABC):
 
 
 class ByNetwork(Coloring):
-    """The network's own anchors and colours.
+    """The network's own anchors and colors.
 
     Args:
         colorizer: the network.
@@ -70,7 +70,7 @@ class _OneByOne(Coloring):
         self._colorizer, self._options = colorizer, options
 
     def __call__(self, images: list[Tensor]) -> list[Tensor]:
-        """Pictures in the colours of their anchors."""
+        """Pictures in the colors of their anchors."""
         analyses = (self._colorizer.analyze(image, **asdict(self._options)) for image in images)
         return [analysis.colorize(self.anchors(analysis)) for analysis in analyses]
 
@@ -101,15 +101,15 @@ class ByAnchors(_OneByOne):
 
 
 class ByReference(_OneByOne):
-    """The network's own anchors in the colours of a reference photograph.
+    """The network's own anchors in the colors of a reference photograph.
 
     Args:
         colorizer: the network.
         options: as for `ByNetwork`.
-        reference: [3,H,W], in colour.
+        reference: [3,H,W], in color.
 
     Raises:
-        ValueError: the reference has no colours.
+        ValueError: the reference has no colors.
     """
 
     def __init__(self, colorizer: Colorizer, options: ColorizeOptions, reference: Tensor):

@@ -59,7 +59,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--no-mark",
         action="store_true",
-        help="do not say in the metadata that the colours were made by an algorithm, and by which",
+        help="do not say in the metadata that the colors were made by an algorithm, and by which",
     )
     add(
         "--max-megapixels",
@@ -80,21 +80,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--anchors",
         default="8",
         metavar="N|auto|FILE",
-        help="how many places of a picture get their colour first, and guide the others; 'auto': as"
+        help="how many places of a picture get their color first, and guide the others; 'auto': as"
         " many as each picture needs; FILE.json: these, see 'disco-fast anchors'; default 8",
     )
     add(
         "--reference",
         type=Path,
         metavar="PHOTO",
-        help="a photograph of something like it, whose colours the anchors get",
+        help="a photograph of something like it, whose colors the anchors get",
     )
     add(
         "--variants",
         type=int,
         default=1,
         metavar="N",
-        help=f"how many colourings of a picture to write, as NAME-1, NAME-2, ..., up to"
+        help=f"how many colorings of a picture to write, as NAME-1, NAME-2, ..., up to"
         f" {MOST_VARIANTS}; default 1",
     )
     add(
@@ -102,7 +102,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         help="of variants beyond the third, which are drawn: below 1 nearer to the probable"
-        " colours, above 1 farther from them; default 1",
+        " colors, above 1 farther from them; default 1",
     )
     add_picture_options(command)
 
@@ -209,7 +209,7 @@ def _options(arguments: argparse.Namespace) -> tuple[ColorizeOptions, str | None
         name = "anchors of a file" if text else "a reference"
         raise UsageError(f"--variants: expected 1 with {name}, got {arguments.variants}")
     if text and arguments.reference:
-        raise UsageError("--reference: expected none with anchors of a file, which have colours")
+        raise UsageError("--reference: expected none with anchors of a file, which have colors")
     return options, text
 
 

@@ -50,14 +50,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="colour photographs: a folder of pictures or of tar shards, or one of these",
+        help="color photographs: a folder of pictures or of tar shards, or one of these",
     )
     colors = command.add_mutually_exclusive_group()
     colors.add_argument(
         "--pred",
         type=Path,
         metavar="DIR",
-        help="pictures coloured by any program, with the names of their photographs but for the "
+        help="pictures colored by any program, with the names of their photographs but for the "
         "suffix",
     )
     colors.add_argument(
@@ -65,7 +65,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=Path,
         default=COMPACT,
         metavar="FILE",
-        help="the weights to colour the photographs with; default: the compact network that comes "
+        help="the weights to color the photographs with; default: the compact network that comes "
         "with the package",
     )
     add(
@@ -187,7 +187,7 @@ def _colors(
     truth: Photographs,
     numbers: Sequence[int],
 ) -> tuple[Colors, dict[str, Any], int]:
-    """Where the colours come from, settings that say so, and what sides must be multiples of."""
+    """Where the colors come from, settings that say so, and what sides must be multiples of."""
     if arguments.pred:
         names = {number: truth.name(number) for number in numbers}
         files = FromFiles(Photographs(arguments.pred), names, arguments.size)

@@ -146,7 +146,7 @@ def _sha256(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="disco-fast",
-        description="Colorize grey photographs with the DISCO network.",
+        description="Colorize gray photographs with the DISCO network.",
         epilog="Exit status: 0 all done, 1 some of it failed, 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"disco_fast {__version__}")
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),
         ("export", "write the networks around the ops as ONNX", export.add_arguments, export.run),
         ("train", "train a network", train.add_arguments, train.run),
-        ("evaluate", "measure the quality of colours", evaluate.add_arguments, evaluate.run),
+        ("evaluate", "measure the quality of colors", evaluate.add_arguments, evaluate.run),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose.capitalize() + ".")
         command.set_defaults(run=run)
@@ -189,7 +189,7 @@ def _download_arguments(command: argparse.ArgumentParser) -> None:
         nargs="?",
         choices=tuple(OFFICIAL),
         default="disco",
-        help="default disco, the recommended one; disco-c0.2 gives less saturated colours, "
+        help="default disco, the recommended one; disco-c0.2 gives less saturated colors, "
         "disco-rand bears any placing of the anchors",
     )
     add("--folder", type=Path, metavar="DIR", help="where to put it; default: see info")

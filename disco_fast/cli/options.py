@@ -36,20 +36,20 @@ def add_picture_options(command: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         default=default.seed,
-        help="another seed gives other colours; default %(default)s",
+        help="another seed gives other colors; default %(default)s",
     )
     add(
         "--working-size",
         type=positive,
         default=default.working_size,
         metavar="PIXELS",
-        help="the side of the square that colours are decided on; default %(default)s",
+        help="the side of the square that colors are decided on; default %(default)s",
     )
     add(
         "--vividness",
         type=float,
         metavar="SHARE",
-        help="from 0, the most likely colours, to 1, vivid ones; default: what suits the weights",
+        help="from 0, the most likely colors, to 1, vivid ones; default: what suits the weights",
     )
 
 
@@ -67,7 +67,7 @@ def open_colorizer(arguments: argparse.Namespace) -> Colorizer:
     if checkpoint is None:
         weights = "the compact network of the package"
     elif checkpoint == "random":
-        weights = "random weights: the colours mean nothing"
+        weights = "random weights: the colors mean nothing"
     else:
         weights = checkpoint
     say(f"device {colorizer.device}, precision {colorizer.precision}, {weights}")

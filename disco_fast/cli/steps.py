@@ -45,7 +45,7 @@ class Writing:
     Attributes:
         suffix: of what goes to standard output; None: that of what came in, or ``.png``.
         quality: of lossy formats, see `write_image`.
-        mark: whether they say that an algorithm made their colours.
+        mark: whether they say that an algorithm made their colors.
         replace: whether a file is replaced that exists when they are written.
         megapixels: the most that a picture may have.
     """
@@ -61,7 +61,7 @@ _AS_USUAL = Writing()
 
 
 class Around(NamedTuple):
-    """What goes around the colours of a picture."""
+    """What goes around the colors of a picture."""
 
     alpha: np.ndarray | None
     dtype: np.dtype

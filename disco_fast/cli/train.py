@@ -40,7 +40,7 @@ from . import train_cache
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TERMS = {**dict.fromkeys(FEATURES, 5.0), "l1": 20.0}  # factors: beta, and one of its size
-_PRIOR_PHOTOGRAPHS = 2000  # enough for the frequencies of 313 colours
+_PRIOR_PHOTOGRAPHS = 2000  # enough for the frequencies of 313 colors
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -162,7 +162,7 @@ def _anchor_arguments(stage: argparse.ArgumentParser) -> None:
         "--cluster",
         choices=("color", "feature", "both"),
         default="color",
-        help="what places the anchors: true colours as in the paper, features as at inference, or"
+        help="what places the anchors: true colors as in the paper, features as at inference, or"
         " one of them for each batch; default color",
     )
     add("--dropout", type=float, default=0.1, help="in the encoders of tokens; default 0.1")

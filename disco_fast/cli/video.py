@@ -1,4 +1,4 @@
-"""``disco-fast video``: a film in colour; stopped, it goes on where it was."""
+"""``disco-fast video``: a film in color; stopped, it goes on where it was."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--overwrite", action="store_true", help="replace OUT if it exists")
     add_network_options(command)
-    add("--anchors", type=positive, default=8, metavar="N", help="colour anchors; default 8")
+    add("--anchors", type=positive, default=8, metavar="N", help="color anchors; default 8")
     add_picture_options(command)
     add(
         "--codec",
@@ -140,7 +140,7 @@ def _check(arguments: argparse.Namespace) -> tuple[Facts, Coding, list[str]]:
 
 
 def _sentences(source: Path, facts: Facts, coding: Coding, left_out: list[str]) -> Iterator[str]:
-    """What happens to a film besides colours."""
+    """What happens to a film besides colors."""
     if facts.hdr:
         yield f"{source} is HDR ({facts.hdr}); it is tone-mapped to BT.709"
     if facts.interlaced and not coding.interlaced:

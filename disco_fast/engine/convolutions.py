@@ -22,7 +22,7 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 def fold_spectral_norm(network: nn.Module) -> None:
-    """Divide every spectrally normalised weight by its norm once and for all. In place."""
+    """Divide every spectrally normalized weight by its norm once and for all. In place."""
     for module in network.modules():
         if hasattr(module, "weight_orig"):
             remove_spectral_norm(module)

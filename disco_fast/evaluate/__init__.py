@@ -1,1 +1,1 @@
-"""The quality of colours, on photographs whose own are known: as in the paper's Table 3."""
+"""The quality of colors, on photographs whose own are known: as in the paper's Table 3."""

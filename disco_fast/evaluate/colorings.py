@@ -1,4 +1,4 @@
-"""The rows of an evaluation: the same photographs in colours of different origin.
+"""The rows of an evaluation: the same photographs in colors of different origin.
 
 Pictures are [N,3,H,W] uint8 RGB.
 """
@@ -31,7 +31,7 @@ GRAY, ORIGINAL = Row("gray"), Row("original")
 
 
 class Colors(Protocol):
-    """Where the colours come from that are evaluated."""
+    """Where the colors come from that are evaluated."""
 
     def rows(self, numbers: Sequence[int], lab: Tensor) -> dict[Row, Tensor]:
         """Pictures on the device of `lab`.
@@ -43,7 +43,7 @@ class Colors(Protocol):
 
 
 class FromNetwork:
-    """Colours of a network: those that it picks itself, and with anchors of the true colours.
+    """Colors of a network: those that it picks itself, and with anchors of the true colors.
 
     Args:
         engine: the network.
@@ -86,7 +86,7 @@ class FromNetwork:
 
 
 class FromFiles:
-    """Colours of pictures in files, made by any program.
+    """Colors of pictures in files, made by any program.
 
     Args:
         made: the pictures.

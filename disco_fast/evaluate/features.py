@@ -26,7 +26,7 @@ class FeaturesError(DownloadError):
 class FeatureNetwork(nn.Module, ABC):
     """A classifier trained on ImageNet, without its classification; always in eval mode.
 
-    Pictures are [N,3,H,W] floating RGB, 0-1; each network normalises them as it was trained.
+    Pictures are [N,3,H,W] floating RGB, 0-1; each network normalizes them as it was trained.
     Gradients reach the pictures, not the weights.
 
     Attributes:

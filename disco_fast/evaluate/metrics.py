@@ -109,7 +109,7 @@ def _check_set(metric: SetMetric, count: int, one_size: bool) -> None:
 
 
 def colorfulness(pictures: Tensor) -> Tensor:
-    """Hasler and Suesstrunk (2003), [N]: 0 is gray, 33 moderate, 45 average, 59 quite colourful.
+    """Hasler and Suesstrunk (2003), [N]: 0 is gray, 33 moderate, 45 average, 59 quite colorful.
 
     sqrt(var(rg) + var(yb)) + 0.3 sqrt(mean(rg)^2 + mean(yb)^2), where rg = R - G and
     yb = (R + G) / 2 - B in 0-255, and the variances are a picture's own (divided by its pixels).

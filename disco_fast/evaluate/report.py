@@ -31,7 +31,7 @@ class Report:
     left_out: Sequence[str]
 
     def markdown(self) -> str:
-        """A table with a row for each colouring, and below it what is left out."""
+        """A table with a row for each coloring, and below it what is left out."""
         lines = [["", "K", "vividness", *NAMES], ["---"] * (len(NAMES) + 3)]
         for row, figures in self.figures.items():
             anchors = "-" if row.n_anchors is None else str(row.n_anchors)

@@ -43,7 +43,7 @@ class Scores:
         """Of every row the figures that it has.
 
         A mean is over the pictures whose figure is finite: PSNR is infinite of a picture that
-        equals the truth, as a gray photograph without colours does. `notes` counts them.
+        equals the truth, as a gray photograph without colors does. `notes` counts them.
         """
         return {row: self._means(row) | self._distances(row) for row in self._rows}
 

@@ -2,7 +2,7 @@
 
 Superpixels and anchors are the ops' work (`ops.sp_pool`, `ops.kmeans`, `ops.choose_anchors`,
 `ops.sp_diffuse`), which ONNX has no operators for; `examples/onnx_pipeline.py` puts both together.
-How colours are read from the color modeler's logits is in its file's metadata, see `READOUT`.
+How colors are read from the color modeler's logits is in its file's metadata, see `READOUT`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Features(nn.Module):
 
 
 class _ColorModeler(nn.Module):
-    """Superpixels' tokens to color tokens and colour logits."""
+    """Superpixels' tokens to color tokens and color logits."""
 
     def __init__(self, network: DISCO):
         super().__init__()
@@ -59,7 +59,7 @@ class _ColorModeler(nn.Module):
 
 
 class _ColorGenerator(nn.Module):
-    """Tokens, and anchors with their colours, to guided tokens."""
+    """Tokens, and anchors with their colors, to guided tokens."""
 
     def __init__(self, network: DISCO):
         super().__init__()

@@ -13,7 +13,7 @@ from ..colorizer import Colorizer
 def colorized_or_why_not(
     colorizer: Colorizer, images: Sequence[Tensor], settings: Mapping[str, Any]
 ) -> list[Tensor | Exception]:
-    """Each picture in colour, or the error that it raises.
+    """Each picture in color, or the error that it raises.
 
     A batch that fails is computed again one by one, so that only the culprit fails.
 

@@ -112,7 +112,7 @@ class Entrance:
         self._networks, self._limits, self._held = networks, limits, 0
 
     async def __call__(self, request: Request) -> Response:
-        """The picture that is posted in colour, or a sentence with a status of 400 or more."""
+        """The picture that is posted in color, or a sentence with a status of 400 or more."""
         if request.method != "POST":
             return Response("post a picture file, please", 405, {"allow": "POST"}, "text/plain")
         body = bytearray()
@@ -184,7 +184,7 @@ class Networks:
         batches.set_batch_wait_timeout_s(scale.batch_wait_timeout_s)
 
     async def __call__(self, data: bytes) -> Answer:
-        """The picture in a file in colour, or what is wrong with it."""
+        """The picture in a file in color, or what is wrong with it."""
         try:
             async with self._room.of(pixels(data, self._megapixels)):
                 picture = await _within(self._files, decode_upload, data, self._megapixels)

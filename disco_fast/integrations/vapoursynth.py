@@ -1,4 +1,4 @@
-"""Films in VapourSynth: clips in colours that stay from frame to frame.
+"""Films in VapourSynth: clips in colors that stay from frame to frame.
 
 from disco_fast.integrations.vapoursynth import colorize
 colorize(core.bs.VideoSource("film.mkv")).set_output()
@@ -54,7 +54,7 @@ def colorize(
     precision: str = "auto",
     **settings: Unpack[AnchorSettings],
 ) -> Any:
-    """A clip in colour, its anchors followed from frame to frame as by ``disco-fast video``.
+    """A clip in color, its anchors followed from frame to frame as by ``disco-fast video``.
 
     Only the lightness of the clip is used. Matrix, range and chroma location are those of each
     frame's properties; a matrix that is not given is taken to be BT.709 for clips wider than 1024
@@ -186,7 +186,7 @@ def _coding(vs: Any, n: int, frame: Any) -> _Coding:
 
 
 def _colored(vs: Any, rgb: Any, seeker: Seeker) -> Any:
-    """The same clip in colour."""
+    """The same clip in color."""
 
     def frame(n: int, f: Any) -> Any:
         picture = seeker.colorize(n, lambda k: _tensor(f if k == n else rgb.get_frame(k)))

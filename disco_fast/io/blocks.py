@@ -107,7 +107,7 @@ def png_resolution(data: bytes) -> tuple[float, float] | None:
 
 
 def png_profile(data: bytes) -> bytes | None:
-    """The colour profile that a PNG file says in numbers, if it has no better word on colours."""
+    """The color profile that a PNG file says in numbers, if it has no better word on colors."""
     found: dict[bytes, bytes] = {}
     for name, content in _png_chunks(data):
         if name in (b"iCCP", b"sRGB", b"cICP"):
@@ -117,7 +117,7 @@ def png_profile(data: bytes) -> bytes | None:
     if len(gamma) != 4 or not any(gamma):
         return None
     exponent = 100_000 / int.from_bytes(gamma, "big")
-    gray = data[_SIGNATURE + 17] in (0, 4)  # colour types of PNG
+    gray = data[_SIGNATURE + 17] in (0, 4)  # color types of PNG
     numbers = struct.unpack(">8I", places) if len(places) == 32 else None
     return of_numbers(exponent, numbers and [n / 100_000 for n in numbers], gray)
 
@@ -151,7 +151,7 @@ def gif_is_cut(data: bytes) -> bool:
         while place < len(data) and data[place] in (0x21, 0x2C):
             if data[place] == 0x21:  # an extension: its label
                 place += 2
-            else:  # a frame: its table of colours, and the size of its codes
+            else:  # a frame: its table of colors, and the size of its codes
                 place = behind_table(data[place + 9], place + 10) + 1
             while data[place]:  # blocks, each with its length; one of none ends them
                 place += 1 + data[place]

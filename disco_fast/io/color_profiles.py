@@ -1,4 +1,4 @@
-"""Colour profiles of files that say their gamma and primaries in numbers, as PNG may."""
+"""Color profiles of files that say their gamma and primaries in numbers, as PNG may."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def of_numbers(exponent: float, places: Sequence[float] | None, gray: bool) -> b
     Args:
         exponent: what samples of 0 to 1 are raised to for light, 0.1 to 10; others mean nothing.
         places: x and y of white, red, green and blue; None: those of sRGB.
-        gray: whether it is for grey samples.
+        gray: whether it is for gray samples.
     """
     places = places or _SRGB
     usual = abs(exponent / _SRGB_EXPONENT - 1) <= _NEAR_ENOUGH

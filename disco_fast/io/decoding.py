@@ -127,7 +127,7 @@ def _check(image: pyvips.Image) -> None:
         raise ImageFileError(f"its samples are {image.format}; only 8 and 16 bits are read")
     colors = _COLORS.get(image.interpretation, 3)
     if image.bands - colors not in (0, 1):
-        raise ImageFileError(f"{image.bands} samples a pixel: save it as grey, RGB or RGBA")
+        raise ImageFileError(f"{image.bands} samples a pixel: save it as gray, RGB or RGBA")
 
 
 def _raster(data: bytes, kind: str, megapixels: float, only_first: bool) -> Pages:
@@ -221,7 +221,7 @@ def _as_ink(image: pyvips.Image) -> pyvips.Image:
 
 
 def _split(image: pyvips.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Grey or RGB in sRGB, and alpha if there is one."""
+    """Gray or RGB in sRGB, and alpha if there is one."""
     colors = _COLORS.get(image.interpretation, 3)
     profile = field(image, _PROFILE)
     if colors < 4 and (profile is None or _says_srgb(profile, colors)):
@@ -266,7 +266,7 @@ def _says_srgb(profile: bytes, colors: int) -> bool:
 
 
 def _masks(colors: int) -> Sequence[np.ndarray]:
-    """Which colours of a probe take part in a ramp."""
+    """Which colors of a probe take part in a ramp."""
     if colors == 1:
         return [np.ones(1, np.uint8)]
     return [np.array([n & 1, n >> 1 & 1, n >> 2], np.uint8) for n in range(1, 8)]

@@ -1,7 +1,7 @@
 """Read and write picture files, without losing what they hold.
 
 Sixteen-bit pictures stay sixteen-bit, an alpha channel is kept, and a picture is turned the way
-up its EXIF orientation says. Colours are those that a colour-managed viewer shows, in sRGB. What a
+up its EXIF orientation says. Colors are those that a color-managed viewer shows, in sRGB. What a
 file says besides (EXIF, XMP, IPTC, comments, resolution) comes with the picture. A file that is not
 decoded whole and right is refused, with the reason.
 """
@@ -52,7 +52,7 @@ def read_image(path: str | os.PathLike[str], max_megapixels: float = MEGAPIXELS)
 
     Raises:
         ImageFileError: the file cannot be opened or decoded, or is too large, or holds samples, an
-            alpha channel or a colour model that cannot be read faithfully.
+            alpha channel or a color model that cannot be read faithfully.
     """
     try:
         return decode_image(read_bytes(path, max_megapixels), max_megapixels)
@@ -204,7 +204,7 @@ def _named(path: str | os.PathLike[str], error: Exception) -> ImageFileError:
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """(H, W, C) samples as the (C, H, W) tensor of the same grey values that Colorizer takes."""
+    """(H, W, C) samples as the (C, H, W) tensor of the same gray values that Colorizer takes."""
     if pixels.dtype == np.uint16:
         pixels = pixels.astype(np.float32) / 65535
     return torch.from_numpy(pixels).permute(2, 0, 1)

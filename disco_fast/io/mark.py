@@ -1,4 +1,4 @@
-"""The mark of a picture that an algorithm coloured, in XMP, as archives and the IPTC ask for it."""
+"""The mark of a picture that an algorithm colored, in XMP, as archives and the IPTC ask for it."""
 
 from __future__ import annotations
 

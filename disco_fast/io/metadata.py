@@ -56,7 +56,7 @@ class Kept:
     resolution: Resolution | None = None
 
     def marked(self) -> Kept:
-        """The same, saying also that an algorithm made the colours, and which."""
+        """The same, saying also that an algorithm made the colors, and which."""
         return replace(self, xmp=mark.marked(self.xmp))
 
 

@@ -32,7 +32,7 @@ _DAMAGED = "not a picture in a known format, or damaged, or cut short"
 
 
 def decode(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, bytes | None, Kept]:
-    """Samples (H, W, C) in the order RGB, the colour profile if any, and what else the file says.
+    """Samples (H, W, C) in the order RGB, the color profile if any, and what else the file says.
 
     Args:
         data: the file.
@@ -124,7 +124,7 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int]:
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
     (count,) = struct.unpack_from(">H", data, start + _COUNT_AT)
     if count == 2:  # OpenCV would call it damaged
-        raise ImageFileError("grey with alpha in JPEG 2000 is not read: save it as PNG")
+        raise ImageFileError("gray with alpha in JPEG 2000 is not read: save it as PNG")
     return right - left, bottom - top
 
 

@@ -1,4 +1,4 @@
-"""A collection of colour photographs, to train on and to evaluate with: a folder or tar shards."""
+"""A collection of color photographs, to train on and to evaluate with: a folder or tar shards."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Picture:
     """A picture in memory, the way up it is to be seen.
 
     Attributes:
-        pixels: (H, W, 1) grey or (H, W, 3) RGB, ``uint8`` or ``uint16``, full range, sRGB.
+        pixels: (H, W, 1) gray or (H, W, 3) RGB, ``uint8`` or ``uint16``, full range, sRGB.
         alpha: (H, W) of the same type, 0 transparent, or None for a picture without one.
         kept: what its file says besides.
     """

@@ -57,7 +57,7 @@ class Limits:
         pixels: no reading begins while the pictures in memory have more. So at most this and what
             `files` threads are reading is ever there: a size is known only once it is read.
         files: threads that read, and as many that write. Decoding a large photograph, by one
-            thread, takes several times as long as colouring it takes a GPU.
+            thread, takes several times as long as coloring it takes a GPU.
     """
 
     batch: int

@@ -112,7 +112,7 @@ def alone(data: bytes, page: Directory, changes: Directory) -> Page:
         name = _NAMES.get(compression, "an unknown method")
         raise TagsError(f"samples compressed by {name} ({compression}) are not read")
     if colors not in _COLORS:
-        raise TagsError(f"colours of kind {colors} are not read: save it as grey or RGB")
+        raise TagsError(f"colors of kind {colors} are not read: save it as gray or RGB")
     if colors == _YCBCR and compression != _JPEG:
         raise TagsError("YCbCr outside of JPEG is not read: save it as RGB")
     strict = compression in _ONLY_WARN

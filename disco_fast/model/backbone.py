@@ -13,7 +13,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 def _encoder_stage(inputs: int, outputs: int, convolutions: int, stride: int) -> nn.Sequential:
-    """Spectrally normalised convolutions, each with a leaky ReLU, then one batch norm."""
+    """Spectrally normalized convolutions, each with a leaky ReLU, then one batch norm."""
     layers: list[nn.Module] = []
     for i in range(convolutions):
         conv = _conv(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1)

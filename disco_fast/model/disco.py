@@ -31,7 +31,7 @@ class DISCOOutput:
     """Everything the network computes: N images, P = h*w superpixels, K anchors, V variants.
 
     From `anchor_mask` on, the leading dimension M is N*V, image-major: the variants of an image are
-    neighbours.
+    neighbors.
 
     Attributes:
         association: [N,9,H,W], soft assignment of pixels to their candidate superpixels.

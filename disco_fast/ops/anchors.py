@@ -85,7 +85,7 @@ def anchor_bins(
     offset: Tensor | None = None,
     temperature: float = 0.0,
 ) -> Tensor:
-    """Colour bins of the anchors; see `reference.anchor_bins`. Kernels rank only the anchors' own.
+    """Color bins of the anchors; see `reference.anchor_bins`. Kernels rank only the anchors' own.
 
     Args:
         logits: [N,P,bins], fp32 or fp64.
@@ -93,7 +93,7 @@ def anchor_bins(
         bin_centers: [bins,2] fp32, ab.
         variants: V, 1..3.
         offset: [bins] in the dtype of the logits, added to them; or None.
-        temperature: of the mean colour; 0: the most probable bin, as published.
+        temperature: of the mean color; 0: the most probable bin, as published.
 
     Returns:
         [N,V,K] int64 bins.
@@ -123,7 +123,7 @@ def choose_anchors(
     offset: Tensor | None = None,
     temperature: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Anchors and their colour bins at once, as `select_anchors` and `anchor_bins`.
+    """Anchors and their color bins at once, as `select_anchors` and `anchor_bins`.
 
     Returns:
         (anchor index [N,K], bins [N,V,K]), both int64.

@@ -73,7 +73,7 @@ class Cache(Dataset[Tensor]):
         return len(self._rows)
 
     def __getitem__(self, number: int) -> Tensor:
-        """Crop `number` of the stream, [P,516] fp32: pooled scales, colour (ab/110) and size."""
+        """Crop `number` of the stream, [P,516] fp32: pooled scales, color (ab/110) and size."""
         index = shuffled(number, len(self._rows), self._seed)
         return torch.from_numpy(self._rows[index].astype(np.float32))
 

@@ -21,14 +21,14 @@ from .stream import readable
 _COLOR_WEIGHT, _PLACE_WEIGHT = 10.0, 0.003
 # Equation 5: from the shallowest to the deepest of five layers.
 _LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-_PRIOR_SIDE = 10  # colours of a photograph that count for the prior, along each side
+_PRIOR_SIDE = 10  # colors of a photograph that count for the prior, along each side
 _PRIOR_SPREAD = BIN_SIZE / 2  # standard deviation, in ab units, of the smoothing of the prior
 
 
 def superpixel_loss(
     chroma: Tensor, association: Tensor, cell_size: int, ops: ModuleType = ops
 ) -> Tensor:
-    """Equation 3: what pooling and diffusing loses of the colours and of the pixels' places.
+    """Equation 3: what pooling and diffusing loses of the colors and of the pixels' places.
 
     Args:
         chroma: [N,2,H,W], ab/110.
@@ -50,7 +50,7 @@ def superpixel_loss(
 
 
 def color_prior(photographs: Photographs, indices: range) -> Tensor:
-    """How often each colour bin occurs, [313] with sum 1, smoothed over neighbouring bins.
+    """How often each color bin occurs, [313] with sum 1, smoothed over neighboring bins.
 
     Raises:
         ImageFileError: none of these photographs can be read.
@@ -89,7 +89,7 @@ class L1(nn.Module):
 
 
 class Perceptual(nn.Module):
-    """The second term of equation 5 without its beta: features of the coloured pictures compared.
+    """The second term of equation 5 without its beta: features of the colored pictures compared.
 
     Args:
         features: the network that looks at them.
@@ -109,10 +109,10 @@ class Perceptual(nn.Module):
 
 
 class Distillation(nn.Module):
-    """What the backbone misses of a classifier's features of the picture in its colours.
+    """What the backbone misses of a classifier's features of the picture in its colors.
 
     Not the paper's: a small network that sees few photographs learns what objects are sooner from a
-    classifier than from colours alone. The projections are trained along, and dropped at the end.
+    classifier than from colors alone. The projections are trained along, and dropped at the end.
 
     Args:
         features: the classifier.

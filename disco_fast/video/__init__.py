@@ -1,1 +1,1 @@
-"""``disco-fast video``: films, in colours that stay from frame to frame."""
+"""``disco-fast video``: films, in colors that stay from frame to frame."""

@@ -256,6 +256,6 @@ def _rgb(picture: Any, facts: Facts, size: dict[str, int]) -> np.ndarray:
 
 
 def scaling() -> Any:
-    """How colours and sizes are converted: with all bits, which is not FFmpeg's default."""
+    """How colors and sizes are converted: with all bits, which is not FFmpeg's default."""
     kinds = need("video", "av").video.reformatter.Interpolation
     return kinds.BILINEAR | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT | kinds.FULL_CHR_H_INP

@@ -1,4 +1,4 @@
-"""Frames of a film in any order, each in the colours that it has in the whole film."""
+"""Frames of a film in any order, each in the colors that it has in the whole film."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Seeker:
         self._marks: dict[int, dict[str, Tensor]] = {}
 
     def colorize(self, n: int, read: Read) -> Tensor:
-        """Frame n in colour, [3,H,W].
+        """Frame n in color, [3,H,W].
 
         Args:
             n: from 0.

@@ -1,4 +1,4 @@
-"""Anchors that keep their colours from frame to frame (the paper's future work, section 6)."""
+"""Anchors that keep their colors from frame to frame (the paper's future work, section 6)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..model import Superpixels
 from ..preprocess import Full
 from .flow import Motion, motion
 
-SMOOTHING = 0.85  # a colour that is wrong in one frame is gone after ten
+SMOOTHING = 0.85  # a color that is wrong in one frame is gone after ten
 _FAR = 1e6  # beyond all distances between tokens
 _MOVED = 0.5  # of the mean distance between centers: a cluster that went as far is another thing
 
@@ -27,8 +27,8 @@ class Followed:
     Attributes:
         centers: [K,64], of the clusters.
         tokens: [K,64], of the anchors' superpixels.
-        origins: [K,64], the centers when the colours were chosen.
-        bins: [K] int64, the colours.
+        origins: [K,64], the centers when the colors were chosen.
+        bins: [K] int64, the colors.
     """
 
     centers: Tensor
@@ -54,8 +54,8 @@ class Tracker:
     """Colorizes a film, a few frames after the other.
 
     K-Means starts from the frame's tokens nearest to the centers of the frame before, so cluster k
-    stays cluster k and keeps its colour; its anchor is the superpixel most like the one before. At
-    a cut everything is placed anew, and a cluster that has drifted far from what its colour was
+    stays cluster k and keeps its color; its anchor is the superpixel most like the one before. At
+    a cut everything is placed anew, and a cluster that has drifted far from what its color was
     chosen for gets another. Chroma is then mixed with that of the frame before, carried along the
     optical flow, where the lightness says that it is the same thing.
 
@@ -112,7 +112,7 @@ class Tracker:
         return enough(self._engine.device, rows * columns)
 
     def colorize(self, frames: Tensor) -> Tensor:
-        """The next frames in colour, [N,3,H,W], from [N,1 or 3,H,W].
+        """The next frames in color, [N,3,H,W], from [N,1 or 3,H,W].
 
         Both are uint8 0-255 or floating 0-1.
         """
@@ -145,7 +145,7 @@ class Tracker:
     def _follow(
         self, superpixels: Superpixels, n: int, moved: Motion | None
     ) -> tuple[Tensor, Tensor]:
-        """The anchors of frame n and their colours, [K] each."""
+        """The anchors of frame n and their colors, [K] each."""
         if moved is None or moved.cut or self._followed is None:
             return self._place(superpixels, n)
         known, tokens = self._followed, superpixels.color_tokens[n : n + 1]
@@ -169,7 +169,7 @@ class Tracker:
     def _released(
         self, followed: Followed, superpixels: Superpixels, n: int, index: Tensor
     ) -> Followed:
-        """With the colours chosen anew of clusters that are not what they were."""
+        """With the colors chosen anew of clusters that are not what they were."""
         if len(index) < 2:
             return followed
         allowed = _MOVED * torch.pdist(followed.centers).mean()

@@ -1,1 +1,1 @@
-"""``disco-fast web``: a page on which a photograph gets its colours, and other ones."""
+"""``disco-fast web``: a page on which a photograph gets its colors, and other ones."""

@@ -1,4 +1,4 @@
-"""Anchors on a picture, and their colours beside it."""
+"""Anchors on a picture, and their colors beside it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown(pixels: np.ndarray) -> np.ndarray:
 def with_anchors(
     pixels: np.ndarray, anchors: Sequence[Anchor], selected: int | None, size: tuple[int, int]
 ) -> np.ndarray:
-    """Every anchor as a disc of its colour in a ring; that of the selected one is larger.
+    """Every anchor as a disc of its color in a ring; that of the selected one is larger.
 
     Args:
         pixels: the picture, (H, W, 3) uint8, at any size.
@@ -45,7 +45,7 @@ def with_anchors(
 
 
 def swatches(anchor: Anchor | None) -> np.ndarray:
-    """The ten probable colours of an anchor side by side, with a mark under the one in use."""
+    """The ten probable colors of an anchor side by side, with a mark under the one in use."""
     height, width = _SWATCH
     strip = np.full((height, 10 * width, 3), 255, np.uint8)
     if anchor is None:

@@ -40,7 +40,7 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
     ) as page:
         visit = gr.State(None, time_to_live=_HOUR, delete_callback=visits.close)
         gr.Markdown(
-            "## disco_fast\nColours for gray photographs, by a few anchors that you can change."
+            "## disco_fast\nColors for gray photographs, by a few anchors that you can change."
         )
         with gr.Row(equal_height=True):
             upload = gr.File(label="Photograph", height=110, elem_id="upload", scale=2)
@@ -54,21 +54,21 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
                     show_label=False, interactive=False, format="png", elem_id="anchors", buttons=[]
                 )
             with gr.Column():
-                gr.Markdown("**Gray and colour.** Drag the handle.")
+                gr.Markdown("**Gray and color.** Drag the handle.")
                 slider = gr.ImageSlider(
                     show_label=False, interactive=False, format="jpeg", elem_id="slider",
                     buttons=["fullscreen"], max_height=LONGEST,
                 )  # fmt: skip
         with gr.Row():
             with gr.Column():
-                gr.Markdown("**Probable colours** of the selected anchor. Click one to use it.")
+                gr.Markdown("**Probable colors** of the selected anchor. Click one to use it.")
                 strip = gr.Image(
                     swatches(None), show_label=False, height=76, interactive=False,
                     format="png", elem_id="swatches", buttons=[],
                 )  # fmt: skip
                 with gr.Row(equal_height=True):
-                    color = gr.ColorPicker("#c03030", label="Any colour", elem_id="color")
-                    use = gr.Button("Use this colour", elem_id="use")
+                    color = gr.ColorPicker("#c03030", label="Any color", elem_id="color")
+                    use = gr.Button("Use this color", elem_id="use")
                     move = gr.Checkbox(label="Next click moves it", elem_id="move")
                 with gr.Row():
                     remove = gr.Button("Remove anchor", elem_id="remove")
@@ -81,7 +81,7 @@ def build(colorizer: Colorizer, limits: Limits) -> gr.Blocks:
                 )  # fmt: skip
                 vividness = gr.Slider(
                     0, 1, step=0.05, value=colorizer.vividness, label="Vividness",
-                    info="From the most likely colours to vivid ones.", elem_id="vividness",
+                    info="From the most likely colors to vivid ones.", elem_id="vividness",
                 )  # fmt: skip
                 with gr.Row():
                     prepare = gr.Button("Files at full size", variant="primary", elem_id="prepare")

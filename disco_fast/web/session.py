@@ -70,7 +70,7 @@ class Session:
     Attributes:
         anchors: as they are now.
         selected: which of them is, if any.
-        gray: RGB without colours, at the size of the page.
+        gray: RGB without colors, at the size of the page.
         color: RGB by these anchors, at the size of the page.
         bytes: that the session has in memory, about.
 
@@ -118,11 +118,11 @@ class Session:
 
     @property
     def vividness(self) -> float:
-        """Of the network's colours, 0..1."""
+        """Of the network's colors, 0..1."""
         return self._analysis.vividness
 
     def set_vividness(self, vividness: float) -> None:
-        """Another vividness; anchors whose colour the visitor has chosen keep it."""
+        """Another vividness; anchors whose color the visitor has chosen keep it."""
         before, now = self._analysis, self._analysis.at(vividness)
         self._analysis = now
         self._set(
@@ -154,10 +154,10 @@ class Session:
         self.selected = len(self.anchors) - 1
 
     def recolor(self, color: Color) -> None:
-        """Give the selected anchor another colour.
+        """Give the selected anchor another color.
 
         Raises:
-            SessionError: none is selected, or it is no colour.
+            SessionError: none is selected, or it is no color.
         """
         chosen = self._chosen()
         try:
@@ -174,7 +174,7 @@ class Session:
         """
         chosen = self._chosen()
         if len(self.anchors) == 1:
-            raise SessionError("The last anchor stays: without one there is no colour.")
+            raise SessionError("The last anchor stays: without one there is no color.")
         self._set(tuple(anchor for anchor in self.anchors if anchor is not chosen))
         self.selected = None
 
@@ -184,7 +184,7 @@ class Session:
         self._set(self._analysis.anchors)
 
     def variant(self, number: int) -> None:
-        """The network's anchors in the colours of one of `VARIANTS` variants, from 0.
+        """The network's anchors in the colors of one of `VARIANTS` variants, from 0.
 
         Raises:
             SessionError: there is no such variant.

@@ -409,7 +409,7 @@ void anchor_case(Element e, int64_t images, int64_t points, int64_t clusters, in
       args.colors = colors.data();
       backend.run(args);
       Bytes both = joined(exact(anchors), exact(colors));
-      args.labels = nullptr;  // the colours of given anchors
+      args.labels = nullptr;  // the colors of given anchors
       backend.run(args);
       return joined(both, exact(colors));
     });
