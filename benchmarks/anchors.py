@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness import N_ANCHORS, SIZE
 from harness.clock import context, default_device, interleaved
-from harness.inputs import N_ANCHORS, PHOTOGRAPHS, SIZE
+from harness.inputs import PHOTOGRAPHS
 from harness.report import Report, caption, digits, milliseconds, save, table
 from torch import Tensor
 

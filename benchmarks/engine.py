@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import baselines
+from harness import N_ANCHORS, SIZE, baselines
 from harness.baselines import RIVALS, VALIDATED, Build, Forward, compare, compare_chroma
 from harness.clock import context, default_device, interleaved, seconds, summary
-from harness.inputs import N_ANCHORS, SIZE, is_size, photographs, random_centers
+from harness.inputs import is_size, photographs, random_centers
 from harness.plots import NAMES, one_image
 from harness.report import NONE, Report, digits, heading, milliseconds, ratio, save
 from harness.report import table as markdown

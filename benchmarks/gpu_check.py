@@ -249,8 +249,9 @@ def _probe(device: str) -> Report:
 def _profile(device: str) -> Report:
     """Whether the engine replays CUDA graphs, and the kernels of a replay, at two batch sizes."""
     import torch
+    from harness import N_ANCHORS, SIZE
     from harness.clock import synchronize
-    from harness.inputs import N_ANCHORS, SIZE, photographs
+    from harness.inputs import photographs
     from torch.profiler import ProfilerActivity, profile
 
     from disco_fast.checkpoints import random_network

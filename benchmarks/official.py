@@ -20,10 +20,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from harness import N_ANCHORS, SIZE
 from harness import published as published_ops
 from harness.baselines import Official, load_official
 from harness.clock import context, default_device, interleaved, seconds, summary
-from harness.inputs import N_ANCHORS, SIZE, photographs
+from harness.inputs import photographs
 from harness.report import Report, heading, milliseconds, ratio, save, table
 from harness.stages import (
     BLOCKS,

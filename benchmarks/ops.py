@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import published, vectorized
+from harness import N_ANCHORS, SIZE, published, vectorized
 from harness.clock import (
     Function,
     context,
@@ -30,7 +30,7 @@ from harness.clock import (
     device_time,
     interleaved,
 )
-from harness.inputs import N_ANCHORS, SIZE, is_size
+from harness.inputs import is_size
 from harness.report import NONE, ROOT, Report, digits, heading, milliseconds, ratio, save
 from harness.report import table as markdown
 from torch import Tensor

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness import N_ANCHORS
 from harness.clock import context, default_device
-from harness.inputs import N_ANCHORS, PHOTOGRAPHS, is_size, photographs
+from harness.inputs import PHOTOGRAPHS, is_size, photographs
 from harness.report import NONE, Report, caption, save, table
 from torch import Tensor
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness import N_ANCHORS
 from harness import published as published_ops
 from harness.baselines import VALIDATED, validate
 from harness.clock import context, default_device, seconds, summary
-from harness.inputs import N_ANCHORS, PHOTOGRAPHS, is_size, photographs, random_centers
+from harness.inputs import PHOTOGRAPHS, is_size, photographs, random_centers
 from harness.report import NONE, Report, machine, milliseconds, ratio, save, table
 from harness.stages import (
     ANCHORS,

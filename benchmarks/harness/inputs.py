@@ -12,10 +12,10 @@ from torch import Tensor
 from disco_fast.color import normalize_lightness
 from disco_fast.reference import rgb_to_l
 
+from . import N_ANCHORS
 from .report import ROOT
 
 PHOTOGRAPHS = ROOT / "examples" / "photographs"
-SIZE, N_ANCHORS = 256, 8  # as in the paper
 SMALLEST_CROP = 0.6  # of the photograph's shorter side
 
 

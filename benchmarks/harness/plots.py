@@ -14,7 +14,7 @@ from typing import Any
 
 from disco_fast._extras import need
 
-from .inputs import SIZE
+from . import SIZE
 from .report import Report, digits, machine
 
 NAMES = {
