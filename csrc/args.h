@@ -129,6 +129,17 @@ struct EncoderArgs {
   float* result;                  // out [N, P, kTokenDim], contiguous
 };
 
+// What follows a convolution: (x + bias + residual), times `slope` where negative, times scale,
+// plus shift. Tensors are [rows, channels, inner]: inner is 1 where channels are adjacent.
+struct BiasActArgs {
+  Element element;
+  int64_t rows, channels, inner;
+  double slope;
+  const void *x, *residual;          // residual may be null
+  const void *bias, *scale, *shift;  // [channels], wide; each may be null
+  void* out;
+};
+
 struct LightnessArgs {
   Element element;  // of the result; pixels are of the same type or bytes
   bool bytes;

@@ -55,6 +55,8 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
         lambda x: ops.choose_anchors(labels, sizes, x, centers, 8, 3, offset, 0.38),
     )
     yield "encoder", words, lambda x: ops.encoder(x, position, weights)
+    scale = torch.linspace(-1, 1, features.shape[1], device=features.device)
+    yield "bias_act", features, lambda x: ops.bias_act(x, scale, features, 0.1, scale, scale)
     yield "rgb_to_l", lightness, lambda x: ops.rgb_to_l(x / 100)
     yield "lab_to_rgb", lightness, lambda x: ops.lab_to_rgb(x, ab, True)
 

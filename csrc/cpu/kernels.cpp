@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 #include "anchors.h"
+#include "bias_act.h"
 #include "cells.h"
 #include "color.h"
 #include "encoder.h"
@@ -30,6 +31,7 @@ const Kernels& kernels() {
       kmeans_init_images,
       anchor_images,
       encode_blocks,
+      bias_act_rows,
       lightness_pixels,
       rgb_rows,
   };

@@ -44,6 +44,8 @@ struct Kernels {
   void (*anchor_images)(const AnchorArgs&, int64_t begin, int64_t end);           // items: images
   // Items: N * encoder_blocks. For each step of 0..layers in turn, after all of the last.
   void (*encode_blocks)(const EncoderArgs&, int64_t step, int64_t begin, int64_t end);
+  // Items: rows where inner is 1, else rows * channels.
+  void (*bias_act_rows)(const BiasActArgs&, int64_t begin, int64_t end);
   void (*lightness_pixels)(const LightnessArgs&, int64_t begin, int64_t end);  // items: N * pixels
   void (*rgb_rows)(const RgbArgs&, int64_t begin, int64_t end);                // items: N * rows
 };

@@ -116,4 +116,16 @@ __device__ __forceinline__ Best<W> block_best(Best<W> mine, Best<W>* board) {
   return warp_best(mine);
 }
 
+// Waits for all blocks of an image. Co-residency is the launcher's business.
+__device__ __forceinline__ void wait_for_image(unsigned* arrived, unsigned wanted) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(arrived, 1u);
+    while (atomicAdd(arrived, 0u) < wanted) __nanosleep(32);
+    __threadfence();
+  }
+  __syncthreads();
+}
+
 }  // namespace disco_fast

@@ -59,18 +59,6 @@ struct EncoderTile {
         totals(tops + EncoderShared<T>::kStates) {}
 };
 
-// Waits for all blocks of an image. Co-residency is the launcher's business.
-__device__ __forceinline__ void wait_for_image(unsigned* arrived, unsigned wanted) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    atomicAdd(arrived, 1u);
-    while (atomicAdd(arrived, 0u) < wanted) __nanosleep(32);
-    __threadfence();
-  }
-  __syncthreads();
-}
-
 // ---- Products.
 
 // A thread's share of a matrix: four neighboring outputs, of every kSplits-th four inputs.

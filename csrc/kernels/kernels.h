@@ -26,6 +26,8 @@ cudaError_t launch_anchors(const AnchorArgs& args, cudaStream_t stream);
 cudaError_t launch_encoder(const EncoderArgs& args, cudaStream_t stream);
 int64_t encoder_workspace(const EncoderArgs& args);  // bytes that EncoderArgs::workspace must have
 
+cudaError_t launch_bias_act(const BiasActArgs& args, cudaStream_t stream);
+
 cudaError_t launch_lightness(const LightnessArgs& args, cudaStream_t stream);
 cudaError_t launch_rgb(const RgbArgs& args, cudaStream_t stream);
 

@@ -3,11 +3,12 @@
 // CUDA graph. An image's result depends on nothing but the image.
 //
 // An iteration is two steps with a barrier after each: warps label 16 points at a time; then a warp
-// takes 32 dimensions of one cluster, adds its members up in order and moves its center, so that
+// takes 64 dimensions of one cluster, adds its members up in order and moves its center, so that
 // nothing is summed up twice and there are no atomics. The new centers go beside the old ones.
 //
 // Points pass through shared memory in tiles; where all fit into one (some 700 of 64 floats), they
-// are loaded once, else again from L2 in every iteration.
+// are loaded once, else again from L2 in every iteration, or several blocks share them
+// (kmeans_team.cuh).
 #pragma once
 
 #include "common.cuh"
@@ -29,8 +30,11 @@ constexpr int kDimLanes = 4;
 template <class W>
 constexpr int kCenters = sizeof(W) == 8 ? 2 : 4;
 constexpr int kMostCenters = 8;  // of all lanes; there are rows for a multiple of them
-constexpr int kAhead = 8;        // members loaded before the first is added
-constexpr int kLabelChunk = 8;   // warps' worth of labels looked at together
+// A job: a warp adds up so many dimensions of a cluster, a pair a lane. Rows are padded to pairs.
+constexpr int kPair = 2;
+constexpr int kJobDims = kPair * kWarp;
+constexpr int kAhead = 8;       // members loaded before the first is added
+constexpr int kLabelChunk = 8;  // warps' worth of labels looked at together
 
 // Elements of a row of points and of centers: packs that are 4 modulo 8 and odd, against conflicts.
 __host__ __device__ constexpr int point_pitch(int dims) {
@@ -48,12 +52,18 @@ struct KMeansPlan {
   bool shared;        // centers are in shared memory, else in the workspace
   size_t bytes;       // of dynamic shared memory
   int64_t workspace;  // elements for an image
+  size_t board;       // where the board of a team's block begins
 };
 
-// What the threads of a block work on together. A job is 32 dimensions of a cluster.
-// kFixed: the number of dimensions, where it is that of the network's tokens, else 0.
-template <class W, bool kShared, int kFixed>
+// What the threads of a block work on together.
+// kShared: centers are in shared memory. kFixed: the number of dimensions, where it is that of the
+// network's tokens, else 0. kAlone: all points are known to be in one tile.
+template <class Number, bool kShared_, int kFixed_, bool kAlone_>
 struct KMeansImage {
+  typedef Number W;
+  static constexpr bool kShared = kShared_, kAlone = kAlone_;
+  static constexpr int kFixed = kFixed_;
+
   const W* data;  // [P, D]
   W* points;      // [tile + 1, point_pitch]: the last row is zero
   W* centers[2];  // [K, center_pitch] each: those that points are compared with, and the next
@@ -64,11 +74,16 @@ struct KMeansImage {
   int* spare;     // [K]: the point that an empty cluster moves to
   int64_t* out;   // labels [P]; where there are several tiles, those of the current iteration
   int points_count, any_dims, clusters;
+  bool kept;  // `labels` are those of the last iteration; `out` has the current ones if not all are
 
+  // Whether all points are in one tile: then labels stay there until the end.
+  __device__ __forceinline__ bool alone(const KMeansPlan& plan) const {
+    return kAlone || plan.tile >= points_count;
+  }
   __device__ __forceinline__ int dims() const { return kFixed ? kFixed : any_dims; }
   __device__ __forceinline__ int point_pitch() const { return disco_fast::point_pitch(dims()); }
   __device__ __forceinline__ int center_pitch() const { return disco_fast::center_pitch(dims()); }
-  __device__ __forceinline__ int blocks() const { return int(ceil_div(dims(), kWarp)); }
+  __device__ __forceinline__ int blocks() const { return int(ceil_div(dims(), kJobDims)); }
 };
 
 // Entries of a list: members of a tile, and zero rows until the next multiple of kAhead.
@@ -81,9 +96,10 @@ __host__ __device__ constexpr int label_size(int tile) {
 }
 
 // Points first..first + count - 1 to shared memory, padded with zeros.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ void load_points(const KMeansImage<W, kShared, kFixed>& m,
-                                            const KMeansPlan& plan, int64_t first, int count) {
+template <class Image>
+__device__ __forceinline__ void load_points(const Image& m, const KMeansPlan& plan, int64_t first,
+                                            int count) {
+  typedef typename Image::W W;
   const int lanes = 1 << plan.row_threads, t = threadIdx.x;
   const W* from = m.data + first * m.dims();
   for (int p = count + t; p < plan.tile; p += kMeansThreads) m.labels[p] = -1;
@@ -161,12 +177,13 @@ __device__ __forceinline__ void whole_distances(int lane, const W (&part)[kPoint
 
 // Nearest center of each point of the tile, the first of several. Whether one of the thread's
 // differs from that of the last iteration.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ bool assign(const KMeansImage<W, kShared, kFixed>& m,
-                                       const KMeansPlan& plan, int first, int count) {
+template <class Image>
+__device__ __forceinline__ bool assign(const Image& m, const KMeansPlan& plan, int first,
+                                       int count) {
+  typedef typename Image::W W;
   const int lane = threadIdx.x % kWarp, half = lane & 1, group = lane >> 3;
   const int d = (lane >> 1 & 3) * kDims, begin = d < m.dims() ? d : 0;
-  const int dims = kFixed ? kFixed : m.dims() - d;  // from there on
+  const int dims = Image::kFixed ? Image::kFixed : m.dims() - d;  // from there on
   bool changed = false;
   for (int base = threadIdx.x / kWarp * kWarpPoints; base < count;
        base += kMeansWarps * kWarpPoints) {
@@ -179,8 +196,8 @@ __device__ __forceinline__ bool assign(const KMeansImage<W, kShared, kFixed>& m,
     int label = 0;
     for (int k = half * kCenters<W>; k - half * kCenters<W> < m.clusters; k += 2 * kCenters<W>) {
       W part[kPoints][kCenters<W>], distance[kCenters<W>];
-      part_distances<kFixed>(point, m.centers[0] + k * m.center_pitch() + begin, m.center_pitch(),
-                             dims, part);
+      part_distances<Image::kFixed>(point, m.centers[0] + k * m.center_pitch() + begin,
+                                    m.center_pitch(), dims, part);
       whole_distances(lane, part, distance);
 #pragma unroll
       for (int j = 0; j < kCenters<W>; ++j) {
@@ -195,10 +212,10 @@ __device__ __forceinline__ bool assign(const KMeansImage<W, kShared, kFixed>& m,
     if (other < nearest || (other == nearest && other_label < label)) label = other_label;
     const int p = base + ((lane & 2) + (lane >> 2 & 1)) * 4 + group;
     if (half == 0 && p < count) {
-      const bool alone = plan.tile >= m.points_count;  // then labels stay where they are
-      changed = changed || (alone ? m.labels[p] : int(m.out[first + p])) != label;
+      const bool kept = Image::kAlone || m.kept;
+      changed = changed || (kept ? m.labels[p] : int(m.out[first + p])) != label;
       m.labels[p] = label;
-      if (!alone) m.out[first + p] = label;
+      if (!m.alone(plan)) m.out[first + p] = label;
     }
   }
   return changed;
@@ -206,9 +223,10 @@ __device__ __forceinline__ bool assign(const KMeansImage<W, kShared, kFixed>& m,
 
 // Lists the members of cluster k in the tile, in order, by how many bytes on their rows begin; how
 // many there are.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ int list_members(const KMeansImage<W, kShared, kFixed>& m,
-                                            const KMeansPlan& plan, int k, int count, int* list) {
+template <class Image>
+__device__ __forceinline__ int list_members(const Image& m, const KMeansPlan& plan, int k,
+                                            int count, int* list) {
+  typedef typename Image::W W;
   const int lane = threadIdx.x % kWarp;
   const int row = m.point_pitch() * int(sizeof(W));
   const unsigned before = (1u << lane) - 1;
@@ -237,57 +255,83 @@ __device__ __forceinline__ int list_members(const KMeansImage<W, kShared, kFixed
   return found;
 }
 
+// Adds the listed members' pair of dimensions at `row` of the zeroth point up, in order.
+template <class W>
+__device__ __forceinline__ void add_listed(const int* list, int listed, const W* row,
+                                           Pack<W, kPair>& total) {
+  const auto* column = reinterpret_cast<const unsigned char*>(row);
+#pragma unroll 1
+  for (int i = 0; i < listed; i += kAhead) {
+    const Pack<int, kAhead> at = load_pack<kAhead>(list + i);
+    Pack<W, kPair> value[kAhead];
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      value[j] = load_pack<kPair>(reinterpret_cast<const W*>(column + at.value[j]));
+    }
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+#pragma unroll
+      for (int i = 0; i < kPair; ++i) total.value[i] += value[j].value[i];
+    }
+  }
+  __syncwarp();  // the list has been read
+}
+
+// From the sum of a cluster's members to its next center, their mean or where it is; how far it
+// moves, squared.
+template <class W>
+__device__ __forceinline__ W move_center(const W* center, int members, Pack<W, kPair>& total) {
+  const Pack<W, kPair> old = load_pack<kPair>(center);
+  W squares = 0;
+#pragma unroll
+  for (int i = 0; i < kPair; ++i) {
+    total.value[i] = members > 0 ? total.value[i] / W(members) : old.value[i];
+    const W step = total.value[i] - old.value[i];
+    squares = fma(step, step, squares);
+  }
+  return squares;
+}
+
 // Adds the members of every cluster in the tile to the next centers, and after the last tile moves
 // these to the means. Whether one of the thread's clusters is empty then.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ bool add_members(const KMeansImage<W, kShared, kFixed>& m,
-                                            const KMeansPlan& plan, bool first_tile, bool last_tile,
-                                            int count) {
+template <class Image>
+__device__ __forceinline__ bool add_members(const Image& m, const KMeansPlan& plan, bool first_tile,
+                                            bool last_tile, int count) {
+  typedef typename Image::W W;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   int* list = m.lists + warp * list_size(plan.tile);
   bool empty = false;
   for (int job = warp; job < m.clusters * m.blocks(); job += kMeansWarps) {
-    const int k = job / m.blocks(), d = job % m.blocks() * kWarp + lane;
-    const bool mine = d < m.dims();
-    const auto* column = reinterpret_cast<const unsigned char*>(m.points + (mine ? d : 0));
-    W* next = m.centers[1] + k * m.center_pitch() + (mine ? d : 0);
-    W total = first_tile ? W(0) : *next;
+    const int k = job / m.blocks(), own = job % m.blocks() * kJobDims + lane * kPair;
+    const bool mine = own < m.dims();
+    const int d = mine ? own : 0;
+    const int64_t center = int64_t(k) * m.center_pitch() + d;
+    Pack<W, kPair> total = {};
+    if (!first_tile) total = load_pack<kPair>(m.centers[1] + center);
     const int earlier = first_tile ? 0 : m.counts[job];
     const int listed = list_members(m, plan, k, count, list), members = earlier + listed;
-#pragma unroll 1
-    for (int i = 0; i < listed; i += kAhead) {
-      const Pack<int, kAhead> at = load_pack<kAhead>(list + i);
-      W value[kAhead];
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        value[j] = *reinterpret_cast<const W*>(column + at.value[j]);
-      }
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) total += value[j];
-    }
-    __syncwarp();  // the list has been read
-    W step = 0;
+    add_listed(list, listed, m.points + d, total);
+    W squares = 0;
     if (last_tile) {
-      const W old = m.centers[0][k * m.center_pitch() + (mine ? d : 0)];
-      total = members > 0 ? total / W(members) : old;
-      step = mine ? total - old : W(0);
+      squares = move_center(m.centers[0] + center, members, total);
       empty = empty || members == 0;
     }
-    if (mine) *next = total;
-    step = warp_sum(step * step);
+    if (mine) store_pack(m.centers[1] + center, total);
+    squares = warp_sum(mine ? squares : W(0));
     if (lane == 0) {
       m.counts[job] = members;
-      m.moved[job] = step;
+      m.moved[job] = squares;
     }
   }
   return empty;
 }
 
 // Squared distance of point p to its own center.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ W own_distance(const KMeansImage<W, kShared, kFixed>& m,
-                                          const KMeansPlan& plan, int64_t p) {
-  const int label = plan.tile >= m.points_count ? m.labels[p] : int(m.out[p]);
+template <class Image>
+__device__ __forceinline__ typename Image::W own_distance(const Image& m, const KMeansPlan& plan,
+                                                          int64_t p) {
+  typedef typename Image::W W;
+  const int label = m.alone(plan) ? m.labels[p] : int(__ldcg(m.out + p));
   const W *point = m.data + p * m.dims(), *center = m.centers[0] + label * m.center_pitch();
   W total = 0;
   for (int d = 0; d < m.dims(); ++d) {
@@ -299,9 +343,10 @@ __device__ __forceinline__ W own_distance(const KMeansImage<W, kShared, kFixed>&
 
 // Moves every empty cluster, in order, to the next of the points that lie farthest from their own
 // center. Rare, so it may be slow.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ void refill(const KMeansImage<W, kShared, kFixed>& m,
-                                       const KMeansPlan& plan, Best<W>* board) {
+template <class Image>
+__device__ __forceinline__ void refill(const Image& m, const KMeansPlan& plan,
+                                       Best<typename Image::W>* board) {
+  typedef typename Image::W W;
   Best<W> last = {W(INFINITY), -1};
   for (int k = 0; k < m.clusters; ++k) {
     if (m.counts[k * m.blocks()] != 0) continue;
@@ -317,23 +362,25 @@ __device__ __forceinline__ void refill(const KMeansImage<W, kShared, kFixed>& m,
   __syncthreads();
   const int lane = threadIdx.x % kWarp;
   for (int job = threadIdx.x / kWarp; job < m.clusters * m.blocks(); job += kMeansWarps) {
-    const int k = job / m.blocks(), d = job % m.blocks() * kWarp + lane;
+    const int k = job / m.blocks(), first = job % m.blocks() * kJobDims;
     if (m.counts[job] != 0) continue;
-    W step = 0;
-    if (d < m.dims()) {
+    W squares = 0;
+    for (int d = first + lane; d < min(first + kJobDims, m.dims()); d += kWarp) {
       const W target = m.data[int64_t(m.spare[k]) * m.dims() + d];
-      step = target - m.centers[0][k * m.center_pitch() + d];
+      const W step = target - m.centers[0][k * m.center_pitch() + d];
       m.centers[1][k * m.center_pitch() + d] = target;
+      squares = fma(step, step, squares);
     }
-    step = warp_sum(step * step);
-    if (lane == 0) m.moved[job] = step;
+    squares = warp_sum(squares);
+    if (lane == 0) m.moved[job] = squares;
   }
   __syncthreads();
 }
 
 // Sum of the centers' shifts; every thread gets the same bits.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ W total_shift(const KMeansImage<W, kShared, kFixed>& m) {
+template <class Image>
+__device__ __forceinline__ typename Image::W total_shift(const Image& m) {
+  typedef typename Image::W W;
   W total = 0;
 #pragma unroll 1  // the first turn is mostly the last
   for (int k = threadIdx.x % kWarp; k < m.clusters; k += kWarp) {
@@ -345,16 +392,18 @@ __device__ __forceinline__ W total_shift(const KMeansImage<W, kShared, kFixed>& 
 }
 
 // Iterates until nothing moves any more; returns how often. The final centers are the first.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ int iterate(KMeansImage<W, kShared, kFixed>& m, const KMeansPlan& plan,
-                                       int64_t max_iter, W tol, Best<W>* board) {
+template <class Image>
+__device__ __forceinline__ int iterate(Image& m, const KMeansPlan& plan, int64_t max_iter,
+                                       typename Image::W tol, Best<typename Image::W>* board) {
+  typedef typename Image::W W;
   bool was_empty = false;  // a cluster, in the last iteration
   for (int64_t iteration = 1;; ++iteration) {
     bool changed = iteration == 1, empty = false;
     for (int first = 0; first < m.points_count; first += plan.tile) {
-      const int left = m.points_count - first, count = left < plan.tile ? left : plan.tile;
+      const int left = m.points_count - first;
+      const int count = Image::kAlone || left < plan.tile ? left : plan.tile;
       const bool last = count == left;
-      if (iteration == 1 || plan.tile < m.points_count) {
+      if (iteration == 1 || !m.alone(plan)) {
         load_points(m, plan, first, count);
         __syncthreads();
       }
@@ -363,6 +412,7 @@ __device__ __forceinline__ int iterate(KMeansImage<W, kShared, kFixed>& m, const
       if (last && !changed && !was_empty) return int(W(0) < tol ? iteration : max_iter);
       empty = add_members(m, plan, first == 0, last, count);
       if (!last) __syncthreads();
+      if (Image::kAlone) break;
     }
     was_empty = __syncthreads_or(empty);
     if (was_empty) refill(m, plan, board);
@@ -375,21 +425,22 @@ __device__ __forceinline__ int iterate(KMeansImage<W, kShared, kFixed>& m, const
 }
 
 // Dynamic shared memory; see `plan_for`. What vectors are read from comes first.
-template <class W, bool kShared, int kFixed>
-__device__ __forceinline__ KMeansImage<W, kShared, kFixed> lay_out(const KMeansArgs& a,
-                                                                   const KMeansPlan& plan,
-                                                                   int64_t image) {
-  KMeansImage<W, kShared, kFixed> m;
+template <class Image>
+__device__ __forceinline__ Image lay_out(const KMeansArgs& a, const KMeansPlan& plan,
+                                         int64_t image) {
+  typedef typename Image::W W;
+  Image m;
   m.points_count = int(a.points);
   m.any_dims = int(a.dims);
   m.clusters = int(a.clusters);
+  m.kept = plan.tile >= m.points_count;
   m.data = static_cast<const W*>(a.data) + image * a.points * a.dims;
   m.out = a.labels + image * a.points;
   const int jobs = m.clusters * m.blocks();
   const int64_t centers = round_up(a.clusters, kMostCenters) * m.center_pitch();
   m.points = dynamic_shared<W>();
   W* next = m.points + (plan.tile + 1) * m.point_pitch();
-  if constexpr (kShared) {
+  if constexpr (Image::kShared) {
     m.centers[0] = next;
     next += 2 * centers;
   } else {
@@ -404,28 +455,31 @@ __device__ __forceinline__ KMeansImage<W, kShared, kFixed> lay_out(const KMeansA
   return m;
 }
 
-// Grid: images.
-template <class W, bool kShared, int kFixed>
-__global__ void __launch_bounds__(kMeansThreads, 1)
-    kmeans_kernel(const KMeansArgs a, const KMeansPlan plan) {
-  __shared__ Best<W> board[kMeansWarps];
-  const int64_t image = blockIdx.x;
-  KMeansImage<W, kShared, kFixed> m = lay_out<W, kShared, kFixed>(a, plan, image);
-  const int64_t* init = a.init + image * a.clusters;
-  const int t = threadIdx.x;
-  W* centers = static_cast<W*>(a.centers) + image * a.clusters * a.dims;
-
+// Whether an index of the image's initial points is outside.
+__device__ __forceinline__ bool is_outside(const KMeansArgs& a, const int64_t* init) {
   bool outside = false;
-  for (int k = t; k < m.clusters; k += kMeansThreads) {
+  for (int64_t k = threadIdx.x; k < a.clusters; k += kMeansThreads) {
     outside = outside || init[k] < 0 || init[k] >= a.points;
   }
-  if (__syncthreads_or(outside)) {
-    for (int64_t p = t; p < a.points; p += kMeansThreads) m.out[p] = -1;
-    for (int64_t i = t; i < a.clusters * a.dims; i += kMeansThreads) centers[i] = W(NAN);
-    if (t == 0) a.iterations[image] = -1;
-    return;
-  }
-  const int padded = int(round_up(m.dims(), kDims));
+  return __syncthreads_or(outside);
+}
+
+// What an image gets that has such an index.
+template <class W>
+__device__ __forceinline__ void refuse(const KMeansArgs& a, int64_t image) {
+  W* centers = static_cast<W*>(a.centers) + image * a.clusters * a.dims;
+  const int t = threadIdx.x;
+  for (int64_t p = t; p < a.points; p += kMeansThreads) a.labels[image * a.points + p] = -1;
+  for (int64_t i = t; i < a.clusters * a.dims; i += kMeansThreads) centers[i] = W(NAN);
+  if (t == 0) a.iterations[image] = -1;
+}
+
+// Centers at the initial points, and what else is read before it is written.
+template <class Image>
+__device__ __forceinline__ void prepare(const Image& m, const KMeansPlan& plan,
+                                        const int64_t* init) {
+  typedef typename Image::W W;
+  const int t = threadIdx.x, padded = int(round_up(m.dims(), kDims));
   for (int i = t; i < m.clusters * padded; i += kMeansThreads) {
     const int k = i / padded, d = i - k * padded;
     m.centers[0][k * m.center_pitch() + d] = d < m.dims() ? m.data[init[k] * m.dims() + d] : W(0);
@@ -433,17 +487,42 @@ __global__ void __launch_bounds__(kMeansThreads, 1)
   }
   for (int d = t; d < padded; d += kMeansThreads) m.points[plan.tile * m.point_pitch() + d] = 0;
   for (int p = t; p < label_size(plan.tile); p += kMeansThreads) m.labels[p] = -1;
-  for (int64_t p = t; p < m.points_count; p += kMeansThreads) m.out[p] = -1;
-  // The barrier after the first points makes all of it known.
-  const int iterations = iterate(m, plan, a.max_iter, W(a.tol), board);
-  for (int i = t; i < m.clusters * m.dims(); i += kMeansThreads) {
+}
+
+// The final centers and how many iterations there were.
+template <class Image>
+__device__ __forceinline__ void finish(const Image& m, const KMeansArgs& a, int64_t image,
+                                       int iterations) {
+  typedef typename Image::W W;
+  W* centers = static_cast<W*>(a.centers) + image * a.clusters * a.dims;
+  for (int i = threadIdx.x; i < m.clusters * m.dims(); i += kMeansThreads) {
     const int k = i / m.dims();
     centers[i] = m.centers[0][k * m.center_pitch() + i - k * m.dims()];
   }
-  if (plan.tile >= m.points_count) {
+  if (threadIdx.x == 0) a.iterations[image] = iterations;
+}
+
+// Grid: images.
+template <class Image>
+__global__ void __launch_bounds__(kMeansThreads, 1)
+    kmeans_kernel(const KMeansArgs a, const KMeansPlan plan) {
+  typedef typename Image::W W;
+  __shared__ Best<W> board[kMeansWarps];
+  const int64_t image = blockIdx.x;
+  Image m = lay_out<Image>(a, plan, image);
+  const int64_t* init = a.init + image * a.clusters;
+  const int t = threadIdx.x;
+  if (is_outside(a, init)) return refuse<W>(a, image);
+  prepare(m, plan, init);
+  if (!m.alone(plan)) {
+    for (int64_t p = t; p < m.points_count; p += kMeansThreads) m.out[p] = -1;
+  }
+  // The barrier after the first points makes all of it known.
+  const int iterations = iterate(m, plan, a.max_iter, W(a.tol), board);
+  finish(m, a, image, iterations);
+  if (m.alone(plan)) {
     for (int p = t; p < m.points_count; p += kMeansThreads) m.out[p] = m.labels[p];
   }
-  if (t == 0) a.iterations[image] = iterations;
 }
 
 }  // namespace disco_fast

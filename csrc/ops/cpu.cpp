@@ -98,6 +98,13 @@ struct CpuBackend {
     }
   }
 
+  static void run(const BiasActArgs& args, const Tensor&) {
+    const bool last = args.inner == 1;
+    in_parallel(
+        last ? args.rows : args.rows * args.channels, (last ? args.channels : args.inner) / 4,
+        [&](int64_t begin, int64_t end) { best_kernels().bias_act_rows(args, begin, end); });
+  }
+
   static void run(const LightnessArgs& args, const Tensor&) {
     in_parallel(args.images * args.pixels, 2, [&](int64_t begin, int64_t end) {
       best_kernels().lightness_pixels(args, begin, end);

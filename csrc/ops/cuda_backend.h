@@ -83,6 +83,9 @@ struct CudaBackend {
   static void run(const EncoderArgs& args, const Tensor& on) {
     launch(launch_encoder, args, on, "encoder");
   }
+  static void run(const BiasActArgs& args, const Tensor& on) {
+    launch(launch_bias_act, args, on, "bias_act");
+  }
   static void run(const LightnessArgs& args, const Tensor& on) {
     launch(launch_lightness, args, on, "rgb_to_l");
   }

@@ -231,6 +231,53 @@ class Ops {
     return result;
   }
 
+  static Tensor bias_act(const Tensor& x, const std::optional<Tensor>& bias,
+                         const std::optional<Tensor>& residual, double slope,
+                         const std::optional<Tensor>& scale, const std::optional<Tensor>& shift) {
+    const auto here = [&](const std::optional<Tensor>& other) { return other ? *other : x; };
+    check_one_device("bias_act", x, here(bias), here(residual), here(scale), here(shift));
+    DISCO_FAST_CHECK(x.dim() == 4, "bias_act: x must be [N,C,H,W]");
+    const int64_t n = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
+    const bool last = is_channels_last(x);
+    const auto format = last ? torch::headeronly::MemoryFormat::ChannelsLast
+                             : torch::headeronly::MemoryFormat::Contiguous;
+    const Tensor input = torch::stable::contiguous(x, format);
+    std::optional<Tensor> other;
+    if (residual) {
+      bool equal = residual->dim() == 4 && residual->scalar_type() == x.scalar_type();
+      for (int i = 0; equal && i < 4; ++i) equal = residual->size(i) == x.size(i);
+      DISCO_FAST_CHECK(equal, "bias_act: residual must have the shape and dtype of x");
+      other = torch::stable::contiguous(*residual, format);
+    }
+    const auto row = [&](const std::optional<Tensor>& tensor, const char* name) {
+      DISCO_FAST_CHECK(!tensor || (tensor->dim() == 1 && tensor->size(0) == channels &&
+                                   tensor->scalar_type() == wide_type(x)),
+                       "bias_act: ", name, " must be [C], fp64 for fp64 and else fp32");
+      return contiguous(tensor);
+    };
+    const auto address = [](const std::optional<Tensor>& tensor) {
+      return tensor ? tensor->const_data_ptr() : nullptr;
+    };
+    const std::optional<Tensor> b = row(bias, "bias"), s = row(scale, "scale"),
+                                t = row(shift, "shift");
+    const Tensor out = torch::stable::empty({n, channels, x.size(2), x.size(3)}, x.scalar_type(),
+                                            std::nullopt, x.device(), std::nullopt, format);
+    BiasActArgs args = {};
+    args.element = element_of(x);
+    args.rows = last ? n * pixels : n;
+    args.channels = channels;
+    args.inner = last ? 1 : pixels;
+    args.slope = slope;
+    args.x = input.const_data_ptr();
+    args.residual = address(other);
+    args.bias = address(b);
+    args.scale = address(s);
+    args.shift = address(t);
+    args.out = out.mutable_data_ptr();
+    Backend::run(args, input);
+    return out;
+  }
+
   static Tensor rgb_to_l(const Tensor& image) {
     const bool bytes = image.scalar_type() == ScalarType::Byte;
     DISCO_FAST_CHECK(image.dim() == 4 && (image.size(1) == 1 || image.size(1) == 3),
@@ -280,6 +327,7 @@ class Ops {
     m.impl("anchor_bins", TORCH_BOX(&Ops::anchor_bins));
     m.impl("choose_anchors", TORCH_BOX(&Ops::choose_anchors));
     m.impl("encoder", TORCH_BOX(&Ops::encoder));
+    m.impl("bias_act", TORCH_BOX(&Ops::bias_act));
     m.impl("rgb_to_l", TORCH_BOX(&Ops::rgb_to_l));
     m.impl("lab_to_rgb", TORCH_BOX(&Ops::lab_to_rgb));
   }

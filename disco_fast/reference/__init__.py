@@ -23,6 +23,7 @@ from .anchors import (
 )
 from .clustering import kmeans, kmeans_init
 from .color import RGB_TO_XYZ, WHITE, XYZ_TO_RGB, lab_to_rgb, rgb_to_l
+from .convolutions import bias_act
 from .superpixels import (
     EPSILON,
     layout_of,
@@ -61,6 +62,7 @@ __all__ = [
     "WHITE",
     "XYZ_TO_RGB",
     "anchor_bins",
+    "bias_act",
     "choose_anchors",
     "diverse_bins",
     "encoder",

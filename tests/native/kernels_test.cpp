@@ -36,6 +36,7 @@ class Backend {
   virtual void run(const KMeansInitArgs& args) const = 0;
   virtual void run(const AnchorArgs& args) const = 0;
   virtual void run(const EncoderArgs& args) const = 0;
+  virtual void run(const BiasActArgs& args) const = 0;
   virtual void run(const LightnessArgs& args) const = 0;
   virtual void run(const RgbArgs& args) const = 0;
   const std::string name;
@@ -82,6 +83,9 @@ class CpuBackend : public Backend {
       kernels_.encode_blocks(with_workspace, step, blocks / 3, blocks);
     }
   }
+  void run(const BiasActArgs& args) const override {
+    halves(kernels_.bias_act_rows, args, args.inner == 1 ? args.rows : args.rows * args.channels);
+  }
   void run(const LightnessArgs& args) const override {
     halves(kernels_.lightness_pixels, args, args.images * args.pixels);
   }
@@ -118,6 +122,7 @@ class EmulatedBackend : public Backend {
   void run(const CorrelateArgs& args) const override { launch(launch_correlate, args); }
   void run(const KMeansArgs& args) const override {
     emu::set_shared_memory_limit(shared_memory_);
+    emu::set_multiprocessors(multiprocessors_);
     cudaError_t error = cudaSuccess;
     std::vector<unsigned char> workspace(size_t(kmeans_workspace(args, &error)));
     KMeansArgs with_workspace = args;
@@ -138,6 +143,7 @@ class EmulatedBackend : public Backend {
     emu::set_multiprocessors(multiprocessors_);
     launch(launch_encoder, with_workspace, kMuch);
   }
+  void run(const BiasActArgs& args) const override { launch(launch_bias_act, args); }
   void run(const LightnessArgs& args) const override { launch(launch_lightness, args); }
   void run(const RgbArgs& args) const override { launch(launch_rgb, args); }
 
@@ -442,6 +448,32 @@ void color_case(Element e, int64_t height, int64_t width, int64_t ab_height, int
   });
 }
 
+// Whole packs and not, of channels and of planes, with and without everything that may be missing.
+void bias_act_case(Element e, int64_t rows, int64_t channels, int64_t inner) {
+  const size_t count = size_t(rows * channels * inner);
+  const Bytes x = random_values(e, count, 13), residual = random_values(e, count, 14);
+  const Bytes bias = random_values(wide(e), size_t(channels), 15);
+  const double tolerance = e == wide(e) ? 1e-6 : 0.02;
+  for (const bool all : {false, true}) {
+    compare("bias_act", e, tolerance, [&](const Backend& backend) {
+      Bytes out(count * size_of(e));
+      BiasActArgs args = {};
+      args.element = e;
+      args.rows = rows;
+      args.channels = channels;
+      args.inner = inner;
+      args.slope = all ? 0.25 : 0;
+      args.x = x.data();
+      args.residual = all ? residual.data() : nullptr;
+      args.bias = bias.data();
+      args.scale = args.shift = all ? bias.data() : nullptr;
+      args.out = out.data();
+      backend.run(args);
+      return out;
+    });
+  }
+}
+
 void encoder_case(int64_t images, int64_t count, int64_t layers) {
   const size_t size = size_t(images * count * kTokenDim), n = size_t(layers * EncoderLayer::kSize);
   const Element e = Element::kFloat32;
@@ -482,6 +514,14 @@ int main(int count, char** arguments) {
       superpixel_case(e, {1, 1, 2, 32}, 24, interleaved);
     }
   }
+  for (const Element e :
+       {Element::kFloat32, Element::kFloat64, Element::kBFloat16, Element::kFloat16}) {
+    if (!wanted("pointwise")) continue;
+    bias_act_case(e, 300, 24, 1);
+    bias_act_case(e, 5, 3, 1);
+    bias_act_case(e, 2, 5, 24);
+    bias_act_case(e, 2, 3, 35);
+  }
   for (const Element e : {Element::kFloat32, Element::kFloat64}) {
     if (wanted("clusters")) {
       cluster_case(e, 1, 1, 3, 1, 1);
@@ -498,6 +538,10 @@ int main(int count, char** arguments) {
       color_case(e, 1, 1, 1, 1);
       color_case(e, 5, 132, 5, 132);
     }
+  }
+  if (wanted("clusters")) {
+    cluster_case(Element::kFloat32, 2, 800, 64, 3, 800);  // four tiles for three blocks
+    cluster_case(Element::kFloat32, 1, 740, 64, 5, 4);    // three tiles, and empty clusters
   }
   if (wanted("encoder")) {
     encoder_case(1, 9, 2);   // a block for each tile of 4 tokens

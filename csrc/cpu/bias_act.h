@@ -1,0 +1,58 @@
+// What follows a convolution, in one pass: bias, residual, activation, scale and shift.
+#pragma once
+
+#include "cells.h"
+
+namespace disco_fast::DISCO_FAST_ISA {
+
+// One of the row of parameters, which may be missing.
+template <class W>
+inline W parameter(const void* row, int64_t channel, W missing) {
+  return row == nullptr ? missing : static_cast<const W*>(row)[channel];
+}
+
+template <class W>
+inline W activate(W value, W slope) {
+  const W low = slope == 0 ? W(0) : value * slope;  // so that minus infinity becomes 0
+  return value < 0 ? low : value;
+}
+
+// Items: rows of `channels` values where these are adjacent, else planes of `inner` values.
+template <class T>
+inline void bias_act_rows_of(const BiasActArgs& a, int64_t begin, int64_t end) {
+  typedef Wide<T> W;
+  const bool last = a.inner == 1;
+  const int64_t count = last ? a.channels : a.inner;
+  const W slope = W(a.slope);
+  const Scratch<W> bias(count), scale(count), shift(count);
+  for (int64_t item = begin; item < end; ++item) {
+    if (!last || item == begin) {
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t c = last ? i : item % a.channels;
+        bias[i] = parameter(a.bias, c, W(0));
+        scale[i] = parameter(a.scale, c, W(1));
+        shift[i] = parameter(a.shift, c, W(0));
+      }
+    }
+    const T* x = static_cast<const T*>(a.x) + item * count;
+    const T* residual = static_cast<const T*>(a.residual);
+    T* out = static_cast<T*>(a.out) + item * count;
+    if (residual == nullptr) {
+      for (int64_t i = 0; i < count; ++i) {
+        out[i] = narrow<T>(activate(widen(x[i]) + bias[i], slope) * scale[i] + shift[i]);
+      }
+    } else {
+      residual += item * count;
+      for (int64_t i = 0; i < count; ++i) {
+        const W sum = widen(x[i]) + bias[i] + widen(residual[i]);
+        out[i] = narrow<T>(activate(sum, slope) * scale[i] + shift[i]);
+      }
+    }
+  }
+}
+
+inline void bias_act_rows(const BiasActArgs& a, int64_t begin, int64_t end) {
+  with_element(a.element, [&](auto t) { bias_act_rows_of<decltype(t)>(a, begin, end); });
+}
+
+}  // namespace disco_fast::DISCO_FAST_ISA

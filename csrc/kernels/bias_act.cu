@@ -1,0 +1,43 @@
+#include <algorithm>
+
+#include "bias_act.cuh"
+#include "launch.cuh"
+
+namespace disco_fast {
+namespace {
+
+constexpr int64_t kPacksOfThread = 4;
+
+template <class T, ActLayout L>
+cudaError_t launch_layout(const BiasActArgs& args, cudaStream_t stream) {
+  const int64_t count = args.rows * args.channels * args.inner / kActWidth<T, L>;
+  // All threads of a step together make whole rows, so that each stays with its channels.
+  const int64_t row = L == ActLayout::kChannels ? args.channels / kActWidth<T, L> : 1;
+  const int64_t step = round_up(ceil_div(count, kPacksOfThread), row);
+  const int64_t blocks = ceil_div(step, kBiasActThreads);
+  if (step >= int64_t(1) << 31) return cudaErrorInvalidValue;
+  return launch(bias_act_kernel<T, L>, grid_of(blocks), kBiasActThreads, 0, stream, args, count,
+                step);
+}
+
+}  // namespace
+
+cudaError_t launch_bias_act(const BiasActArgs& args, cudaStream_t stream) {
+  return with_element(args.element, [&](auto t) {
+    typedef decltype(t) T;
+    constexpr int kWidth = kActWidth<T, ActLayout::kChannels>;
+    const auto aligned = [](const void* address) {
+      return reinterpret_cast<uintptr_t>(address) % alignof(Pack<T, kWidth>) == 0;
+    };
+    const bool packed = aligned(args.x) && aligned(args.residual) && aligned(args.out);
+    if (packed && args.inner == 1 && args.channels % kWidth == 0) {
+      return launch_layout<T, ActLayout::kChannels>(args, stream);
+    }
+    if (packed && args.inner % kWidth == 0) {
+      return launch_layout<T, ActLayout::kPlanes>(args, stream);
+    }
+    return launch_layout<T, ActLayout::kSingle>(args, stream);
+  });
+}
+
+}  // namespace disco_fast

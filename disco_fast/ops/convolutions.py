@@ -1,0 +1,81 @@
+"""What follows a convolution, in one pass."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from .checks import check_floating, refuse
+from .schemas import define
+
+define(
+    reference.bias_act,
+    "(Tensor x, Tensor? bias, Tensor? residual, float slope, Tensor? scale=None,"
+    " Tensor? shift=None) -> Tensor",
+)
+
+
+def bias_act(
+    x: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """What follows a convolution, in one pass; see `reference.bias_act`. No gradient.
+
+    Args:
+        x: [N,C,H,W], fp64, fp32, fp16 or bf16; planar and channels-last are read in place.
+        bias: [C], fp64 for fp64 and otherwise fp32, added first; or None.
+        residual: like x, added before the activation; or None.
+        slope: what negative values are multiplied by, finite: 0 is a ReLU, 1 no activation.
+        scale: [C] like the bias, of a batch norm behind the activation; or None.
+        shift: [C] like the bias, added last; or None.
+
+    Returns:
+        Shape and dtype of x, channels-last where x is, otherwise planar.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    rows = {"bias": bias, "scale": scale, "shift": shift}
+    given = {name: row for name, row in rows.items() if row is not None}
+    others = given if residual is None else {**given, "residual": residual}
+    check_floating("bias_act", x=x, **others)
+    shape = tuple(x.shape)
+    if len(shape) != 4 or min(shape) == 0:
+        refuse("bias_act", "x [N,C,H,W], none of them 0", shape)
+    wide = reference.wide_dtype(x.dtype)
+    for name, row in given.items():
+        if tuple(row.shape) != shape[1:2] or row.dtype != wide:
+            refuse("bias_act", f"{name} [{shape[1]}] in {wide}", (tuple(row.shape), row.dtype))
+    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
+        got = tuple(residual.shape), residual.dtype
+        refuse("bias_act", f"residual {list(shape)} in {x.dtype} like x", got)
+    if not math.isfinite(slope):
+        refuse("bias_act", "slope finite", slope)
+    detached = {name: row.detach() for name, row in others.items()}
+    return torch.ops.disco_fast.bias_act(
+        x.detach(),
+        detached.get("bias"),
+        detached.get("residual"),
+        slope,
+        detached.get("scale"),
+        detached.get("shift"),
+    )
+
+
+@torch.library.register_fake("disco_fast::bias_act")
+def _(
+    x: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    return torch.empty_like(x, memory_format=reference.layout_of(x))
