@@ -6,7 +6,8 @@
 A count and a model, never a measurement. For every case below: the instructions that a warp
 executes on its way (each as often as the loops around it turn), times the warps of the grid, over
 the four that a multiprocessor can issue in a cycle: no GPU is faster. Beside it the time that
-copying the bytes would take. A kernel may be slower for many reasons, faster for none.
+copying the bytes would take. A kernel may be slower for many reasons, faster for none. Where a
+multiprocessor has one block, a model of it says how long that takes (`sass_model.py`).
 
 Fails where a case is over its limit, where a loop that should have loads under way while it
 computes has none, and where a loop that is named here is gone. With `--check` also where the table
@@ -24,12 +25,13 @@ import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from harness.nvcc import SOURCES, conclude, demangle, nvcc_or_exit, release
 from harness.report import RESULTS, Report
+from harness.sass_model import NO_CONTROL, Control, Step, cycles, way_of
 
 COMMITTED = RESULTS / "sass.json"
 ARCH = "sm_90"
@@ -40,6 +42,7 @@ SECTION = re.compile(r"^\.text\.(\S+):$")
 PLACE = re.compile(r'//## File "([^"]+)", line (\d+)')
 LABEL = re.compile(r"^(\.L_x_\d+):")
 CODE = re.compile(r"/\*[0-9a-f]{4,6}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
+CONTROL = re.compile(r"^\s+/\* 0x([0-9a-f]{16}) \*/")  # the line after: the higher 64 bits
 TARGET = re.compile(r"(\.L_x_\d+)")
 SLOW_PATH = "WARPSYNC.COLLECTIVE"  # from there on: what a warp does that has come apart
 
@@ -52,11 +55,13 @@ class Instruction:
         name: as in "FFMA"; of a label none.
         lines: the source lines that it comes from, the innermost first.
         target: the label that it jumps to, or is.
+        control: what it says to the scheduler.
     """
 
     name: str
     lines: tuple[str, ...]
     target: str | None = None
+    control: Control = NO_CONTROL
 
     def comes_from(self, text: str) -> bool:
         """Whether a source line that it comes from contains the text."""
@@ -88,6 +93,9 @@ class Case:
         most_us: the limit, in microseconds.
         overlapped: a text in the first line of loops in which loads come before the last
             multiplication.
+        repeated: for the model, a text in the first line of the loop whose turns are alike but for
+            the first, in which alone lines with a share below a half run; if any.
+        most_model_us: the limit of the model's time, of kernels that are modeled.
     """
 
     source: str
@@ -100,10 +108,12 @@ class Case:
     shares: Mapping[str, float] = field(default_factory=dict)
     moved: int = 0
     overlapped: str = ""
+    repeated: str = ""
+    most_model_us: float | None = None
 
 
 def parse(listing: str, source_line: Mapping[tuple[str, int], str]) -> dict[str, list[Instruction]]:
-    """Instructions by mangled name, of what `nvdisasm -gi` writes, and the labels among them."""
+    """Instructions by mangled name, of what `nvdisasm -gi -hex` says, and the labels among them."""
     kernels: dict[str, list[Instruction]] = {}
     code: list[Instruction] | None = None
     lines: list[str] = []
@@ -124,6 +134,8 @@ def parse(listing: str, source_line: Mapping[tuple[str, int], str]) -> dict[str,
             jump = TARGET.search(found[2]) if found[1].startswith("BRA") else None
             code.append(Instruction(found[1], tuple(lines), jump[1] if jump else None))
             said = True
+        elif (control := CONTROL.match(text)) and code:
+            code[-1] = replace(code[-1], control=Control.decode(int(control[1], 16)))
     return kernels
 
 
@@ -175,6 +187,42 @@ def _named(code: Sequence[Instruction], text: str) -> list[Loop]:
     return [loop for loop in loops(code) if text in next(iter(code[loop.last].lines), "")]
 
 
+def modeled(code: Sequence[Instruction], case: Case) -> float:
+    """Microseconds that a block takes by the model."""
+    names, controls = [one.name for one in code], [one.control for one in code]
+
+    def way(warp: int, repeats: int, least_share: float) -> list[Step]:
+        spans = {
+            (loop.first, loop.last): repeats
+            if text == case.repeated
+            else _turns_of(number, warp / case.warps)
+            for text, turns in case.turns.items()
+            for loop, number in zip(_named(code, text), turns, strict=True)
+        }
+        left_out = {
+            i
+            for text, share in case.shares.items()
+            for i, one in enumerate(code)
+            if share < least_share and one.comes_from(text)
+        }
+        return way_of(names, controls, spans, left_out)
+
+    def block(repeats: int, least_share: float) -> int:
+        return cycles([way(warp, repeats, least_share) for warp in range(case.warps)])
+
+    smallest = min((share for share in case.shares.values() if share), default=1.0)
+    total = float(block(1, smallest))
+    if case.repeated:
+        (number,) = case.turns[case.repeated]
+        total += (number - 1) * (block(2, 0.5) - block(1, 0.5))
+    return total / GIGAHERTZ / 1e3
+
+
+def _turns_of(average: float, place: float) -> int:
+    """Whole turns of the warp at a place in 0..1: the first warps take those that others do not."""
+    return int(average) + (place < average - int(average))
+
+
 def overlaps(code: Sequence[Instruction], text: str) -> bool:
     """Whether in every loop of the line a load from memory comes before the last multiplication."""
     made = _named(code, text)
@@ -198,7 +246,7 @@ def disassemble(nvcc: str, nvdisasm: str, source: str) -> dict[str, list[Instruc
             nvcc, "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-arch={ARCH}", "-cubin",
             "-lineinfo", str(SOURCES / source), "-o", cubin,
         ]  # fmt: skip
-        for step in (command, [nvdisasm, "-gi", cubin]):
+        for step in (command, [nvdisasm, "-gi", "-hex", cubin]):
             done = subprocess.run(step, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"sass: {source}:\n{done.stderr}")
@@ -226,6 +274,9 @@ def count(code: Sequence[Instruction], case: Case) -> Report:
         "issue_us": round(cycles / GIGAHERTZ / 1e3, 1),
         "most_us": case.most_us,
     }
+    if case.most_model_us is not None:
+        row["model_us"] = round(modeled(code, case), 1)
+        row["most_model_us"] = case.most_model_us
     if case.moved:
         row["copy_us"] = {name: round(case.moved / speed * 1e6, 1) for name, speed in COPY.items()}
     if case.overlapped:
@@ -239,6 +290,12 @@ def faults(rows: Sequence[Report]) -> list[str]:
         f"{row['kernel']}, {row['shape']}: at least {row['issue_us']} us, over {row['most_us']}"
         for row in rows
         if row["issue_us"] > row["most_us"]
+    ]
+    slow += [
+        f"{row['kernel']}, {row['shape']}: {row['model_us']} us by the model, over "
+        f"{row['most_model_us']}"
+        for row in rows
+        if row.get("model_us", 0) > row.get("most_model_us", 0)
     ]
     late = [
         f"{row['kernel']}: loads come after the arithmetic that they should overlap"
@@ -261,26 +318,49 @@ def find_nvdisasm() -> str:
     return found
 
 
-def kmeans_case(points: int, clusters: int, tiles: int, most_us: float) -> Case:
+def kmeans_case(most_us: float, most_model_us: float) -> Case:
     """20 updates of which each changes a label; members in equal shares."""
-    tile = points / tiles
-    members = tile / clusters
+    points, clusters = 256, 8
+    updates = "for (int64_t iteration = 1;; ++iteration)"
     return Case(
         "kmeans.cu",
-        "kmeans_kernel<float, true, 64>",
+        "kmeans_kernel<KMeansImage<float, true, 64, true> >",
         f"one image, {points} x 64, K={clusters}, 20 updates",
         blocks=1,
         warps=16,
         most_us=most_us,
         turns={
-            "for (int64_t iteration = 1;; ++iteration)": (20,),
-            "first < m.points_count; first += plan.tile": (tiles,),
-            "for (int base = threadIdx.x / kWarp * kWarpPoints": (-(-tile // 256),),
-            "first += kLabelChunk * kWarp": (-(-tile // 256),),
+            updates: (20,),
+            "for (int job = warp; job < m.clusters * m.blocks()": (clusters / 16,),
             # A list ends at a multiple of 8.
-            "i < listed; i += kAhead": ((members + 3.5) / 8,),
+            "i < listed; i += kAhead": ((points / clusters + 3.5) / 8,),
         },
-        shares={"refill(": 0, **({"load_points(": 1 / 20} if tiles == 1 else {})},
+        shares={"refill(": 0, "refuse<": 0, "load_points(": 1 / 20},
+        repeated=updates,
+        most_model_us=most_model_us,
+    )
+
+
+def team_case(most_us: float, most_model_us: float) -> Case:
+    """The same with 16 blocks of 256 points each; how long they wait for one another is unknown."""
+    tiles, clusters = 16, 8
+    updates = "for (int64_t iteration = 1;; ++iteration)"
+    return Case(
+        "kmeans.cu",
+        "kmeans_team_kernel",
+        f"one image, {tiles * 256} x 64, K={clusters}, 20 updates",
+        blocks=tiles,
+        warps=16,
+        most_us=most_us,
+        turns={
+            updates: (20,),
+            "for (int k = warp; k < m.clusters; k += kMeansWarps)": (clusters / 16,) * 2,
+            "i < listed; i += kAhead": ((256 / clusters + 3.5) / 8,),
+            "tile < team.tiles; ++tile": (tiles / 8,),  # eight at a time
+        },
+        shares={"refill(": 0, "refuse<": 0, "load_points(": 1 / 20},
+        repeated=updates,
+        most_model_us=most_model_us,
     )
 
 
@@ -360,8 +440,8 @@ BOARD = {"i < 9 * pitch": (9 * 64 / 256,)}
 
 # The limits are what the kernels take at present and a little: they fail when a kernel grows.
 CASES = (
-    kmeans_case(256, 8, 1, 56),
-    kmeans_case(4096, 8, 8, 900),
+    kmeans_case(46, 75),
+    team_case(62, 160),
     Case(
         "kmeans_init.cu",
         "kmeans_init_kernel<float>",
@@ -373,6 +453,7 @@ CASES = (
             "for (int draw = 1": (7,),
             "for (int d = threadIdx.x % 4": (4, 4, 4, 4),
         },
+        most_model_us=55,
         shares={"init_random(a, int(a.clusters)": 0},
     ),
     pool_case(1, 55),
@@ -405,12 +486,23 @@ CASES = (
         for layout, most_us in ((1, 227), (2, 213))
     ),
     Case(
+        "bias_act.cu",
+        "bias_act_kernel<__nv_bfloat16, (ActLayout)0>",
+        "64 images, 64 x 256 x 256 bf16, with a residual",
+        blocks=64 * 64 * 256 * 256 // (8 * 4 * 256),  # a thread has four packs of eight
+        warps=8,
+        most_us=175,
+        turns={"int64_t i = first; i < count; i += step": (0, 1)},  # without a residual, and with
+        moved=3 * 64 * 64 * 256 * 256 * 2,
+    ),
+    Case(
         "sp_pool.cu",
         "gather_kernel<float>",
         "one image, 64 x 16 x 16",
         blocks=64,
         warps=8,
         most_us=0.8,
+        most_model_us=2.1,
     ),
 )
 
@@ -433,8 +525,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = table(nvcc, find_nvdisasm(), CASES)
     report: Report = {"what": "sass", "arch": ARCH, "nvcc": release(nvcc), "rows": rows}
     for row in rows:
+        model = f"  model {row['model_us']} us" if "model_us" in row else ""
         copy = "".join(f"  copy {name} {us} us" for name, us in row.get("copy_us", {}).items())
-        print(f"{row['kernel']:48} {row['shape']:40} issue {row['issue_us']:7} us{copy}")
+        print(f"{row['kernel']:48} {row['shape']:40} issue {row['issue_us']:7} us{model}{copy}")
     return conclude(report, faults(rows), COMMITTED if a.check else None, a.json)
 
 

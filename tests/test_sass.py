@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import sass
+from harness import sass_model
+from harness.sass_model import Control, Step
 
 SOURCE = {("k.cu", 1): "void k() {", ("k.cu", 2): "for (rows)", ("k.cu", 3): "rare();"}
 SOURCE |= {("k.cu", 4): "for (columns)"}
@@ -82,3 +84,70 @@ def test_a_case_over_its_limit_fails() -> None:
     slow = sass.count(code(), replace(CASE, blocks=132 * 100))
     assert slow["issue_cycles"] == 100 * 76
     assert sass.faults([slow]) == ["k, small: at least 3.8 us, over 1.0"]
+
+
+def test_control_words_are_read() -> None:
+    listing = LISTING.replace(
+        "c[0x0][0x28] ;",
+        "c[0x0][0x28] ;  /* 0x00000a00ff017b82 */\n\t\t/* 0x004fe4000f8e00ff */",
+    )
+    first, second = [one for one in sass.straight(sass.parse(listing, SOURCE)["k"]) if one.name][:2]
+    assert first.control == Control(stall=2, sets=7, read=7, waits=4)
+    assert second.control == sass_model.NO_CONTROL
+
+
+def steps(*named: tuple[str, Control]) -> list[Step]:
+    return [Step(name, False, control) for name, control in named]
+
+
+def test_the_model_waits_where_nvcc_says_so() -> None:
+    load, use = Control(stall=1, sets=0), Control(stall=4, waits=1)
+    way = steps(("LDS", load), ("FFMA", use), ("FFMA", Control()))
+    # Issued at 0, its result there after the unit's cycle and the latency; then 4 cycles of rest.
+    assert sass_model.cycles([way]) == 29 + 4 + 1
+    assert sass_model.cycles([way[1:]]) == 4 + 1
+
+
+def test_the_model_has_four_schedulers_and_one_unit_for_memory() -> None:
+    way = steps(*[("FFMA", Control())] * 10)
+    assert sass_model.cycles([way]) == sass_model.cycles([way] * 4) == 10
+    assert sass_model.cycles([way] * 8) == 20
+    one = steps(("LDS.128", Control(sets=0)), ("FFMA", Control(waits=1)))
+    assert sass_model.cycles([one] * 16) - sass_model.cycles([one]) == 15 * 4
+
+
+def test_the_model_waits_at_barriers_for_the_last_warp() -> None:
+    way = steps(*[("FFMA", Control())] * 5, ("BAR.SYNC", Control()), ("FFMA", Control()))
+    last = 2 * 6 - 1  # of 8 warps: two for a scheduler; and how long the barrier keeps its unit
+    assert sass_model.cycles([way] * 8) in range(last + sass_model.BARRIER + 2, last + 26)
+    early = steps(("BAR.SYNC", Control()), ("FFMA", Control()))
+    assert sass_model.cycles([way, *[early] * 7]) == sass_model.cycles([early] * 8) + 5
+
+
+def test_the_way_repeats_loops_and_leaves_out_what_is_rare() -> None:
+    listed = code()
+    names, controls = [one.name for one in listed], [one.control for one in listed]
+    spans = {(loop.first, loop.last): 2 for loop in sass.loops(listed)}
+    rare = {i for i, one in enumerate(listed) if one.comes_from("rare()")}
+    way = sass_model.way_of(names, controls, spans, rare)
+    turn = ["LDG.E", *["FFMA", "BRA"] * 2, "BRA"]
+    assert [step.name for step in way] == ["LDC", *turn * 2, "EXIT"]
+    assert [step.jumps for step in way].count(True) == 2 + 1
+
+
+def test_the_first_warps_take_the_turns_that_others_do_not() -> None:
+    assert [sass._turns_of(0.5, warp / 4) for warp in range(4)] == [1, 1, 0, 0]
+    assert [sass._turns_of(4.25, warp / 4) for warp in range(4)] == [5, 4, 4, 4]
+    assert {sass._turns_of(3, warp / 4) for warp in range(4)} == {3}
+
+
+def test_a_case_is_modeled_by_its_first_turn_and_those_after() -> None:
+    case = replace(CASE, warps=1, repeated="for (rows)", turns={**CASE.turns, "for (rows)": (1,)})
+    one, many = (
+        sass.modeled(code(), replace(case, turns={**case.turns, "for (rows)": (turns,)}))
+        for turns in (1, 101)
+    )
+    assert many > 50 * one
+    row = sass.count(code(), replace(case, most_us=9.0, most_model_us=0.001))
+    assert row["model_us"] == round(one, 1)
+    assert sass.faults([row | {"model_us": 0.2}]) == ["k, small: 0.2 us by the model, over 0.001"]

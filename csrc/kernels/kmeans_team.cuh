@@ -148,6 +148,7 @@ __global__ void __launch_bounds__(kMeansThreads, 1)
       const int first = tile * plan.tile, end = min(m.points_count, first + plan.tile);
       for (int p = first + int(threadIdx.x); p < end; p += kMeansThreads) m.out[p] = -1;
     }
+    __syncthreads();  // all labels are there: those behind a short tile are written again
     auto* board = reinterpret_cast<Best<float>*>(dynamic_shared<unsigned char>() + plan.board);
     const int iterations =
         iterate_together(m, plan, team, image, rank, a.max_iter, float(a.tol), board);

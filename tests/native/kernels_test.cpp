@@ -121,13 +121,15 @@ class EmulatedBackend : public Backend {
   void run(const DiffuseArgs& args) const override { launch(launch_diffuse, args); }
   void run(const CorrelateArgs& args) const override { launch(launch_correlate, args); }
   void run(const KMeansArgs& args) const override {
-    emu::set_shared_memory_limit(shared_memory_);
+    const size_t memory =
+        std::max(shared_memory_, size_t(args.dims) * 400);  // not hundreds of tiles
+    emu::set_shared_memory_limit(memory);
     emu::set_multiprocessors(multiprocessors_);
     cudaError_t error = cudaSuccess;
     std::vector<unsigned char> workspace(size_t(kmeans_workspace(args, &error)));
     KMeansArgs with_workspace = args;
     with_workspace.workspace = workspace.data();
-    launch(launch_kmeans, with_workspace);
+    launch(launch_kmeans, with_workspace, memory);
   }
   void run(const KMeansInitArgs& args) const override {
     std::vector<double> nearest(size_t(args.images * args.points));
