@@ -408,7 +408,7 @@ def pool_case(layout: int, most_us: float) -> Case:
     loop = "pixel < area; pixel += 2 * kMmaThreads"
     return cells_case(
         "sp_pool.cu",
-        f"aggregate_mma_kernel<__half, (Layout){layout}>",
+        f"sp_pool_mma_kernel<__half, (Layout){layout}>",
         "fp16",
         most_us,
         warps=4,
@@ -424,7 +424,7 @@ def diffuse_case(spread: int, most_us: float, leads: bool = False) -> Case:
     dense = {"pixel < kWarp; pixel += segment": (2,), "i < segment / kGroup * pitch": (130 / 32,)}
     return cells_case(
         "sp_diffuse.cu",
-        f"diffuse_mma_kernel<__half, (Spread){spread}>",
+        f"sp_diffuse_mma_kernel<__half, (Spread){spread}>",
         "fp16",
         most_us,
         warps=4,
@@ -465,7 +465,7 @@ CASES = (
     *(
         cells_case(
             "sp_pool.cu",
-            f"aggregate_kernel<float, (Layout){layout}, 16>",
+            f"sp_pool_kernel<float, (Layout){layout}, 16>",
             "fp32",
             most_us,
             warps=8,
@@ -477,7 +477,7 @@ CASES = (
     *(
         cells_case(
             "sp_diffuse.cu",
-            f"diffuse_kernel<float, (Layout){layout}, 16>",
+            f"sp_diffuse_kernel<float, (Layout){layout}, 16>",
             "fp32",
             most_us,
             warps=8,
@@ -497,7 +497,7 @@ CASES = (
     ),
     Case(
         "sp_pool.cu",
-        "gather_kernel<float>",
+        "sp_pool_gather_kernel<float>",
         "one image, 64 x 16 x 16",
         blocks=64,
         warps=8,

@@ -24,7 +24,7 @@ struct Grid {
 // else float. Scratch need not be initialized.
 
 // SP-Pooling, the plain weighted sums, and superpixel sizes: each output is optional.
-struct AggregateArgs {
+struct SpPoolArgs {
   Element element;
   Grid grid;
   int64_t channels;  // 0: no features, no sums
@@ -38,7 +38,7 @@ struct AggregateArgs {
   void* size;        // out [N, 1, rows, columns], wide, contiguous; null where `wins` is
 };
 
-struct DiffuseArgs {
+struct SpDiffuseArgs {
   Element element;
   Grid grid;
   int64_t channels;
@@ -48,7 +48,7 @@ struct DiffuseArgs {
   View features;     // out [N, (1 +) C, H, W]
 };
 
-struct CorrelateArgs {
+struct SpCorrelateArgs {
   Element element;
   Grid grid;
   int64_t channels;
@@ -140,7 +140,7 @@ struct BiasActArgs {
   void* out;
 };
 
-struct LightnessArgs {
+struct RgbToLArgs {
   Element element;  // of the result; pixels are of the same type or bytes
   bool bytes;
   int64_t images, channels;  // 1 or 3 channels
@@ -149,7 +149,7 @@ struct LightnessArgs {
   void* lightness;           // out [N, 1, H, W], contiguous
 };
 
-struct RgbArgs {
+struct LabToRgbArgs {
   Element element;  // kFloat32 or kFloat64
   bool bytes;       // of the result
   int64_t images, rows, columns, ab_rows, ab_columns;

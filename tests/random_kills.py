@@ -26,8 +26,7 @@ from PIL import Image
 
 from disco_fast import download
 from disco_fast.checkpoints import COMPACT, load_checkpoint
-from disco_fast.cli import main
-from disco_fast.video import command as video
+from disco_fast.cli import main, video
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 SMALL = ["--working-size", "16", "--device", "cpu", "--precision", "fp32"]

@@ -26,7 +26,7 @@ from films import TINY, colorized, pan, write_film  # noqa: E402
 
 _PART = 4
 _RUN = (
-    "import sys; from disco_fast.video import command; command.PART = int(sys.argv.pop(1));"
+    "import sys; from disco_fast.cli import video as command; command.PART = int(sys.argv.pop(1));"
     "from disco_fast.cli import main; sys.exit(main())"
 )
 

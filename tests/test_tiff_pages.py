@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pyvips
 
-from disco_fast import tiff_tags
+from disco_fast.io import tiff_tags
 from disco_fast.io.images import ImageFileError, decode_image, decode_pages
 from disco_fast.io.tiff_tags import Directory, Entry, shorts
 

@@ -36,7 +36,7 @@ def release(nvcc: str) -> str:
 
 
 def demangle(names: Sequence[str]) -> list[str]:
-    """As in "aggregate_kernel<float, (Layout)1>": no namespace, no parameters."""
+    """As in "sp_pool_kernel<float, (Layout)1>": no namespace, no parameters."""
     done = subprocess.run(
         ["c++filt", *names], check=True, capture_output=True, text=True
     ).stdout.splitlines()

@@ -58,7 +58,7 @@ inline W lightness_of(W y) {
 }
 
 template <class W, class In>
-inline void lightness_pixels_of(const LightnessArgs& a, int64_t begin, int64_t end) {
+inline void rgb_to_l_pixels_of(const RgbToLArgs& a, int64_t begin, int64_t end) {
   W table[256];
   if constexpr (sizeof(In) == 1) {
     for (int i = 0; i < 256; ++i) table[i] = decode_srgb(W(i) / 255);
@@ -90,11 +90,11 @@ inline void lightness_pixels_of(const LightnessArgs& a, int64_t begin, int64_t e
   }
 }
 
-inline void lightness_pixels(const LightnessArgs& a, int64_t begin, int64_t end) {
+inline void rgb_to_l_pixels(const RgbToLArgs& a, int64_t begin, int64_t end) {
   with_wide_element(a.element, [&](auto w) {
     typedef decltype(w) W;
-    a.bytes ? lightness_pixels_of<W, uint8_t>(a, begin, end)
-            : lightness_pixels_of<W, W>(a, begin, end);
+    a.bytes ? rgb_to_l_pixels_of<W, uint8_t>(a, begin, end)
+            : rgb_to_l_pixels_of<W, W>(a, begin, end);
   });
 }
 
@@ -120,7 +120,7 @@ inline W f_inverse(W f) {
 }
 
 template <class W, class Out>
-inline void rgb_rows_of(const RgbArgs& a, int64_t begin, int64_t end) {
+inline void lab_to_rgb_rows_of(const LabToRgbArgs& a, int64_t begin, int64_t end) {
   const Scratch<W> blended(2 * a.ab_columns);
   const Scratch<Sample<W>> across(a.columns);
   for (int64_t x = 0; x < a.columns; ++x) across[x] = Sample<W>(x, a.columns, a.ab_columns);
@@ -171,10 +171,11 @@ inline void rgb_rows_of(const RgbArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-inline void rgb_rows(const RgbArgs& a, int64_t begin, int64_t end) {
+inline void lab_to_rgb_rows(const LabToRgbArgs& a, int64_t begin, int64_t end) {
   with_wide_element(a.element, [&](auto w) {
     typedef decltype(w) W;
-    a.bytes ? rgb_rows_of<W, uint8_t>(a, begin, end) : rgb_rows_of<W, W>(a, begin, end);
+    a.bytes ? lab_to_rgb_rows_of<W, uint8_t>(a, begin, end)
+            : lab_to_rgb_rows_of<W, W>(a, begin, end);
   });
 }
 

@@ -21,19 +21,19 @@ namespace disco_fast::DISCO_FAST_ISA {
 const Kernels& kernels() {
   static constexpr Kernels table = {
       DISCO_FAST_STRING(DISCO_FAST_ISA),
-      aggregate_cells,
-      gather_cells,
-      diffuse_cells,
-      correlate_cells,
-      count_wins,
-      gather_wins,
+      sp_pool_cells,
+      sp_pool_gather_cells,
+      sp_diffuse_cells,
+      sp_correlate_cells,
+      superpixel_size_count,
+      superpixel_size_gather,
       kmeans_images,
       kmeans_init_images,
       anchor_images,
       encode_blocks,
       bias_act_rows,
-      lightness_pixels,
-      rgb_rows,
+      rgb_to_l_pixels,
+      lab_to_rgb_rows,
   };
   return table;
 }

@@ -13,9 +13,9 @@
 namespace disco_fast {
 
 // Layouts of features that the vector loops know: columns adjacent ("planar") or channels adjacent
-// ("interleaved"). Other tensors may have any strides. AggregateArgs::wins is not used here:
+// ("interleaved"). Other tensors may have any strides. SpPoolArgs::wins is not used here:
 // superpixel sizes have loops of their own.
-struct SizeArgs {
+struct SuperpixelSizeArgs {
   Element element;
   Grid grid;
   View association;  // [N, 9, H, W], any strides
@@ -33,12 +33,14 @@ constexpr int64_t encoder_blocks(int64_t count) {
 struct Kernels {
   const char* name;
   // Items are cells of all images (N * cells), except where said.
-  void (*aggregate_cells)(const AggregateArgs&, int64_t begin, int64_t end);  // fills `partial`
-  void (*gather_cells)(const AggregateArgs&, int64_t begin, int64_t end);     // after all of them
-  void (*diffuse_cells)(const DiffuseArgs&, int64_t begin, int64_t end);
-  void (*correlate_cells)(const CorrelateArgs&, int64_t begin, int64_t end);
-  void (*count_wins)(const SizeArgs&, int64_t begin, int64_t end);       // fills `wins`
-  void (*gather_wins)(const SizeArgs&, int64_t begin, int64_t end);      // after all of them
+  void (*sp_pool_cells)(const SpPoolArgs&, int64_t begin, int64_t end);         // fills `partial`
+  void (*sp_pool_gather_cells)(const SpPoolArgs&, int64_t begin, int64_t end);  // after all of them
+  void (*sp_diffuse_cells)(const SpDiffuseArgs&, int64_t begin, int64_t end);
+  void (*sp_correlate_cells)(const SpCorrelateArgs&, int64_t begin, int64_t end);
+  void (*superpixel_size_count)(const SuperpixelSizeArgs&, int64_t begin,
+                                int64_t end);  // fills `wins`
+  void (*superpixel_size_gather)(const SuperpixelSizeArgs&, int64_t begin,
+                                 int64_t end);                           // after all of them
   void (*kmeans_images)(const KMeansArgs&, int64_t begin, int64_t end);  // items: images
   void (*kmeans_init_images)(const KMeansInitArgs&, int64_t begin, int64_t end);  // items: images
   void (*anchor_images)(const AnchorArgs&, int64_t begin, int64_t end);           // items: images
@@ -46,8 +48,8 @@ struct Kernels {
   void (*encode_blocks)(const EncoderArgs&, int64_t step, int64_t begin, int64_t end);
   // Items: rows where inner is 1, else rows * channels.
   void (*bias_act_rows)(const BiasActArgs&, int64_t begin, int64_t end);
-  void (*lightness_pixels)(const LightnessArgs&, int64_t begin, int64_t end);  // items: N * pixels
-  void (*rgb_rows)(const RgbArgs&, int64_t begin, int64_t end);                // items: N * rows
+  void (*rgb_to_l_pixels)(const RgbToLArgs&, int64_t begin, int64_t end);    // items: N * pixels
+  void (*lab_to_rgb_rows)(const LabToRgbArgs&, int64_t begin, int64_t end);  // items: N * rows
 };
 
 // The table of each instruction set.

@@ -7,7 +7,7 @@ namespace disco_fast::DISCO_FAST_ISA {
 
 // L neighboring pixels of a planar map at a time.
 template <class T, int L>
-inline void correlate_planar(const CorrelateArgs& a, const T* corner, const Wide<T>* tokens,
+inline void correlate_planar(const SpCorrelateArgs& a, const T* corner, const Wide<T>* tokens,
                              Wide<T>* products) {
   typedef Wide<T> W;
   const int64_t s = a.grid.cell;
@@ -30,7 +30,7 @@ inline void correlate_planar(const CorrelateArgs& a, const T* corner, const Wide
 
 // L channels of one pixel of an interleaved map at a time.
 template <class T>
-inline void correlate_interleaved(const CorrelateArgs& a, const T* corner, const Wide<T>* tokens,
+inline void correlate_interleaved(const SpCorrelateArgs& a, const T* corner, const Wide<T>* tokens,
                                   Wide<T>* products) {
   typedef Wide<T> W;
   constexpr int L = kLanes<W>;
@@ -59,7 +59,7 @@ inline void correlate_interleaved(const CorrelateArgs& a, const T* corner, const
 }
 
 template <class T>
-inline void correlate_cells_of(const CorrelateArgs& a, int64_t begin, int64_t end) {
+inline void sp_correlate_cells_of(const SpCorrelateArgs& a, int64_t begin, int64_t end) {
   typedef Wide<T> W;
   const int64_t s = a.grid.cell, width = a.grid.columns * s, height = a.grid.rows * s;
   const Scratch<W> tokens(9 * a.channels), products(9 * s * s);
@@ -89,9 +89,9 @@ inline void correlate_cells_of(const CorrelateArgs& a, int64_t begin, int64_t en
   }
 }
 
-inline void correlate_cells(const CorrelateArgs& a, int64_t begin, int64_t end) {
+inline void sp_correlate_cells(const SpCorrelateArgs& a, int64_t begin, int64_t end) {
   const FlushDenormals flush;
-  with_element(a.element, [&](auto t) { correlate_cells_of<decltype(t)>(a, begin, end); });
+  with_element(a.element, [&](auto t) { sp_correlate_cells_of<decltype(t)>(a, begin, end); });
 }
 
 }  // namespace disco_fast::DISCO_FAST_ISA

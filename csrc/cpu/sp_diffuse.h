@@ -27,7 +27,7 @@ inline void diffuse_planes(const W* tokens, int64_t channels, const W* weights, 
 }
 
 template <class T, int L>
-inline void diffuse_planar(const DiffuseArgs& a, const Wide<T>* tokens, const Wide<T>* weights,
+inline void diffuse_planar(const SpDiffuseArgs& a, const Wide<T>* tokens, const Wide<T>* weights,
                            Wide<T>* tile, T* corner) {
   typedef Wide<T> W;
   constexpr int B = kRegisters == 32 ? 2 : 1;
@@ -61,7 +61,7 @@ inline void diffuse_planar(const DiffuseArgs& a, const Wide<T>* tokens, const Wi
 
 // B * L adjacent channels at a time, all pixels of the cell.
 template <class T, int L, int B>
-inline void diffuse_channels(const DiffuseArgs& a, const Wide<T>* tokens, const Wide<T>* weights,
+inline void diffuse_channels(const SpDiffuseArgs& a, const Wide<T>* tokens, const Wide<T>* weights,
                              T* corner) {
   typedef Wide<T> W;
   const int64_t s = a.grid.cell;
@@ -92,8 +92,8 @@ inline void diffuse_channels(const DiffuseArgs& a, const Wide<T>* tokens, const 
 }
 
 template <class T>
-inline void diffuse_interleaved(const DiffuseArgs& a, const Wide<T>* tokens, const Wide<T>* weights,
-                                T* corner) {
+inline void diffuse_interleaved(const SpDiffuseArgs& a, const Wide<T>* tokens,
+                                const Wide<T>* weights, T* corner) {
   constexpr int L = kLanes<Wide<T>>, B = kRegisters == 32 ? 2 : 1;
   int64_t c = 0;
   for (; c + B * L <= a.channels; c += B * L) {
@@ -104,7 +104,7 @@ inline void diffuse_interleaved(const DiffuseArgs& a, const Wide<T>* tokens, con
 }
 
 template <class T>
-inline void copy_lead(const DiffuseArgs& a, const Cell& cell, T* corner) {
+inline void copy_lead(const SpDiffuseArgs& a, const Cell& cell, T* corner) {
   const T* from = cell_corner<const T>(a.lead, a.grid, cell);
   for (int64_t y = 0; y < a.grid.cell; ++y) {
     for (int64_t x = 0; x < a.grid.cell; ++x) {
@@ -114,7 +114,7 @@ inline void copy_lead(const DiffuseArgs& a, const Cell& cell, T* corner) {
 }
 
 template <class T>
-inline void diffuse_cells_of(const DiffuseArgs& a, int64_t begin, int64_t end) {
+inline void sp_diffuse_cells_of(const SpDiffuseArgs& a, int64_t begin, int64_t end) {
   typedef Wide<T> W;
   const int64_t area = a.grid.cell * a.grid.cell;
   const Scratch<W> weights(9 * area), tokens(9 * a.channels), tile(2 * area);
@@ -137,9 +137,9 @@ inline void diffuse_cells_of(const DiffuseArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-inline void diffuse_cells(const DiffuseArgs& a, int64_t begin, int64_t end) {
+inline void sp_diffuse_cells(const SpDiffuseArgs& a, int64_t begin, int64_t end) {
   const FlushDenormals flush;
-  with_element(a.element, [&](auto t) { diffuse_cells_of<decltype(t)>(a, begin, end); });
+  with_element(a.element, [&](auto t) { sp_diffuse_cells_of<decltype(t)>(a, begin, end); });
 }
 
 }  // namespace disco_fast::DISCO_FAST_ISA

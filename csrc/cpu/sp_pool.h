@@ -29,8 +29,8 @@ inline void aggregate_planes(const W* const* planes, int64_t row_stride, const W
 }
 
 template <class T, int L>
-inline void aggregate_planar(const AggregateArgs& a, const T* corner, const Wide<T>* weights,
-                             Wide<T>* tile, Wide<T>* partial) {
+inline void sp_pool_planar(const SpPoolArgs& a, const T* corner, const Wide<T>* weights,
+                           Wide<T>* tile, Wide<T>* partial) {
   typedef Wide<T> W;
   constexpr int B = kRegisters == 32 ? 3 : 1;
   const int64_t s = a.grid.cell, stride = a.channels + 1;
@@ -92,8 +92,8 @@ inline void aggregate_channels(const W* pixels, int64_t row_stride, int64_t pixe
 }
 
 template <class T>
-inline void aggregate_interleaved(const AggregateArgs& a, const T* corner, const Wide<T>* weights,
-                                  Wide<T>* tile, Wide<T>* partial) {
+inline void sp_pool_interleaved(const SpPoolArgs& a, const T* corner, const Wide<T>* weights,
+                                Wide<T>* tile, Wide<T>* partial) {
   typedef Wide<T> W;
   constexpr int L = kLanes<W>, B = kRegisters == 32 ? 3 : 1;
   const int64_t s = a.grid.cell, stride = a.channels + 1;
@@ -129,7 +129,7 @@ inline void aggregate_interleaved(const AggregateArgs& a, const T* corner, const
 }
 
 template <class T>
-inline void aggregate_cells_of(const AggregateArgs& a, int64_t begin, int64_t end) {
+inline void sp_pool_cells_of(const SpPoolArgs& a, int64_t begin, int64_t end) {
   typedef Wide<T> W;
   const int64_t area = a.grid.cell * a.grid.cell, stride = a.channels + 1;
   const Scratch<W> weights(9 * area), tile(area * (a.channels > 3 ? a.channels : 3));
@@ -140,10 +140,10 @@ inline void aggregate_cells_of(const AggregateArgs& a, int64_t begin, int64_t en
     W* partial = static_cast<W*>(a.partial) + index * 9 * stride;
     if (a.features.column == 1) {
       with_row_lanes<W>(a.grid.cell, [&](auto lanes) {
-        aggregate_planar<T, lanes.value>(a, corner, weights, tile, partial);
+        sp_pool_planar<T, lanes.value>(a, corner, weights, tile, partial);
       });
     } else {
-      aggregate_interleaved<T>(a, corner, weights, tile, partial);
+      sp_pool_interleaved<T>(a, corner, weights, tile, partial);
     }
     for (int slot = 0; slot < 9; ++slot) {
       W total = 0;
@@ -154,7 +154,7 @@ inline void aggregate_cells_of(const AggregateArgs& a, int64_t begin, int64_t en
 }
 
 template <class W>
-inline void gather_cells_of(const AggregateArgs& a, int64_t begin, int64_t end) {
+inline void sp_pool_gather_cells_of(const SpPoolArgs& a, int64_t begin, int64_t end) {
   const int64_t stride = a.channels + 1, cells = a.grid.cells();
   const W area = W(a.grid.cell * a.grid.cell);
   const Scratch<W> total(stride);
@@ -178,14 +178,15 @@ inline void gather_cells_of(const AggregateArgs& a, int64_t begin, int64_t end) 
   }
 }
 
-inline void aggregate_cells(const AggregateArgs& a, int64_t begin, int64_t end) {
+inline void sp_pool_cells(const SpPoolArgs& a, int64_t begin, int64_t end) {
   const FlushDenormals flush;
-  with_element(a.element, [&](auto t) { aggregate_cells_of<decltype(t)>(a, begin, end); });
+  with_element(a.element, [&](auto t) { sp_pool_cells_of<decltype(t)>(a, begin, end); });
 }
 
-inline void gather_cells(const AggregateArgs& a, int64_t begin, int64_t end) {
+inline void sp_pool_gather_cells(const SpPoolArgs& a, int64_t begin, int64_t end) {
   const FlushDenormals flush;
-  with_wide_element(a.element, [&](auto w) { gather_cells_of<decltype(w)>(a, begin, end); });
+  with_wide_element(a.element,
+                    [&](auto w) { sp_pool_gather_cells_of<decltype(w)>(a, begin, end); });
 }
 
 }  // namespace disco_fast::DISCO_FAST_ISA

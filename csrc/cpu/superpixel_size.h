@@ -34,7 +34,7 @@ inline void count_row(const View& association, const T* row, Vector<Index<Wide<T
 }
 
 template <class T>
-inline void count_wins_of(const SizeArgs& a, int64_t begin, int64_t end) {
+inline void superpixel_size_count_of(const SuperpixelSizeArgs& a, int64_t begin, int64_t end) {
   typedef Wide<T> W;
   for (int64_t index = begin; index < end; ++index) {
     const Cell cell(a.grid, index);
@@ -55,12 +55,12 @@ inline void count_wins_of(const SizeArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-inline void count_wins(const SizeArgs& a, int64_t begin, int64_t end) {
+inline void superpixel_size_count(const SuperpixelSizeArgs& a, int64_t begin, int64_t end) {
   // Denormals are compared as they are: equality must not depend on the processor's mode.
-  with_element(a.element, [&](auto t) { count_wins_of<decltype(t)>(a, begin, end); });
+  with_element(a.element, [&](auto t) { superpixel_size_count_of<decltype(t)>(a, begin, end); });
 }
 
-inline void gather_wins(const SizeArgs& a, int64_t begin, int64_t end) {
+inline void superpixel_size_gather(const SuperpixelSizeArgs& a, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {
     const Cell cell(a.grid, index);
     int64_t total = 0;

@@ -56,7 +56,7 @@ __device__ __forceinline__ uint8_t to_byte(W value) {
 
 // Grid: runs of pixels x images. kPacked: every plane begins at an address that packs can have.
 template <class W, class In, bool kPacked>
-__global__ void __launch_bounds__(kColorThreads) lightness_kernel(const LightnessArgs a) {
+__global__ void __launch_bounds__(kColorThreads) rgb_to_l_kernel(const RgbToLArgs a) {
   constexpr int kPixels = kPacked ? kColorRun : 1;
   const int64_t first = (int64_t(blockIdx.x) * kColorThreads + threadIdx.x) * kPixels;
   if (first >= a.pixels) return;
@@ -120,7 +120,7 @@ __device__ __forceinline__ void lab_pixel(W lightness, W a, W b, W* rgb) {
 // Grid: runs of a row x rows of all images.
 template <class W, class Out, bool kPacked>
 __global__ void __launch_bounds__(kColorThreads)
-    rgb_kernel(const RgbArgs a, const int64_t first_row) {
+    lab_to_rgb_kernel(const LabToRgbArgs a, const int64_t first_row) {
   constexpr int kPixels = kPacked ? kColorRun : 1;
   const int64_t column = (int64_t(blockIdx.x) * kColorThreads + threadIdx.x) * kPixels;
   if (column >= a.columns) return;

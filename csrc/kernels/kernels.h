@@ -9,9 +9,9 @@
 
 namespace disco_fast {
 
-cudaError_t launch_aggregate(const AggregateArgs& args, cudaStream_t stream);
-cudaError_t launch_diffuse(const DiffuseArgs& args, cudaStream_t stream);
-cudaError_t launch_correlate(const CorrelateArgs& args, cudaStream_t stream);
+cudaError_t launch_sp_pool(const SpPoolArgs& args, cudaStream_t stream);
+cudaError_t launch_sp_diffuse(const SpDiffuseArgs& args, cudaStream_t stream);
+cudaError_t launch_sp_correlate(const SpCorrelateArgs& args, cudaStream_t stream);
 
 // An index of `init` outside 0..P-1 gives labels and iterations of -1 for its image: there is
 // nobody to throw without waiting for the device.
@@ -28,7 +28,7 @@ int64_t encoder_workspace(const EncoderArgs& args);  // bytes that EncoderArgs::
 
 cudaError_t launch_bias_act(const BiasActArgs& args, cudaStream_t stream);
 
-cudaError_t launch_lightness(const LightnessArgs& args, cudaStream_t stream);
-cudaError_t launch_rgb(const RgbArgs& args, cudaStream_t stream);
+cudaError_t launch_rgb_to_l(const RgbToLArgs& args, cudaStream_t stream);
+cudaError_t launch_lab_to_rgb(const LabToRgbArgs& args, cudaStream_t stream);
 
 }  // namespace disco_fast

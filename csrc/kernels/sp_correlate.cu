@@ -3,7 +3,7 @@
 
 namespace disco_fast {
 
-cudaError_t launch_correlate(const CorrelateArgs& args, cudaStream_t stream) {
+cudaError_t launch_sp_correlate(const SpCorrelateArgs& args, cudaStream_t stream) {
   const int64_t cells = args.grid.images * args.grid.cells();
   const int64_t tiles = ceil_div(args.grid.cell * args.grid.cell, kTile);
   if (!fits_grid(cells, tiles)) return cudaErrorInvalidValue;
@@ -12,8 +12,8 @@ cudaError_t launch_correlate(const CorrelateArgs& args, cudaStream_t stream) {
     // A thread reads single pixels: of planar features neighboring threads read neighbors.
     const bool interleaved =
         layout_of<T>(args.features, args.grid, args.channels) == Layout::kInterleaved;
-    return launch(interleaved ? correlate_kernel<T, Layout::kInterleaved>
-                              : correlate_kernel<T, Layout::kScalar>,
+    return launch(interleaved ? sp_correlate_kernel<T, Layout::kInterleaved>
+                              : sp_correlate_kernel<T, Layout::kScalar>,
                   grid_of(cells, tiles), kCellThreads, 0, stream, args);
   });
 }

@@ -8,7 +8,7 @@ namespace disco_fast {
 
 // Grid: cells of all images x tiles of a cell.
 template <class T, Layout L>
-__global__ void __launch_bounds__(kCellThreads) correlate_kernel(const CorrelateArgs a) {
+__global__ void __launch_bounds__(kCellThreads) sp_correlate_kernel(const SpCorrelateArgs a) {
   typedef Wide<T> W;
   __shared__ __align__(16) W tokens[9 * kBlockChannels];
   const Cell cell(a.grid, blockIdx.x);

@@ -39,7 +39,7 @@ template <class T, Layout L, int kQuads>
 __global__ void __launch_bounds__(kCellThreads,
                                   cell_blocks<T>(L == Layout::kPlanar ||
                                                  (L == Layout::kInterleaved && kQuads == 0)))
-    diffuse_kernel(const DiffuseArgs a, const int quads) {
+    sp_diffuse_kernel(const SpDiffuseArgs a, const int quads) {
   typedef Wide<T> W;
   __shared__ __align__(16) W weights[kTile * kPitch];
   __shared__ W tokens[9 * kBlockChannels];

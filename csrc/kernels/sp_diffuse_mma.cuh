@@ -107,7 +107,7 @@ __device__ __forceinline__ Group group_of(const float (&sum)[kCount][4], int fir
 
 // The candidates' tokens to shared memory, a channel for each of 64 threads; those outside the grid
 // are zero.
-__device__ __forceinline__ void load_tokens(const DiffuseArgs& a, const MmaCell& cell,
+__device__ __forceinline__ void load_tokens(const SpDiffuseArgs& a, const MmaCell& cell,
                                             unsigned inside, int first_channel,
                                             float (&tokens)[9][kTokenPitch]) {
   const int c = threadIdx.x;
@@ -143,7 +143,7 @@ __device__ __forceinline__ void stage(const float (&sum)[kTiles][4], int half,
 
 // The warp's pixels, from shared memory to `to`, where the first of them lies.
 template <class T>
-__device__ __forceinline__ void write_dense(const DiffuseArgs& a, const MmaCell& cell, T* to,
+__device__ __forceinline__ void write_dense(const SpDiffuseArgs& a, const MmaCell& cell, T* to,
                                             const T* staged, int pitch) {
   const int size = 1 << cell.log_size, segment = min(size, kWarp);  // pixels without a gap
 #pragma unroll 1
@@ -159,7 +159,7 @@ __device__ __forceinline__ void write_dense(const DiffuseArgs& a, const MmaCell&
 // The first 64 channels also copy the leading channel.
 template <class T, Spread S>
 __global__ void __launch_bounds__(kMmaThreads, S == Spread::kDense ? 3 : 4)
-    diffuse_mma_kernel(const DiffuseArgs a, const int first_channel) {
+    sp_diffuse_mma_kernel(const SpDiffuseArgs a, const int first_channel) {
   if constexpr (kTensorCores) {
     __shared__ SpreadShared<T, S> shared;
     const MmaCell cell(a.grid, a.channels, first_channel);

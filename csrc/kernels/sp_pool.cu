@@ -7,28 +7,28 @@ namespace {
 
 // The first step: each cell by itself.
 template <class T>
-cudaError_t launch_cells(const AggregateArgs& args, dim3 cells, cudaStream_t stream) {
+cudaError_t launch_cells(const SpPoolArgs& args, dim3 cells, cudaStream_t stream) {
   if constexpr (sizeof(T) == 2) {
     const bool planar = args.features.column == 1;
-    auto* kernel = planar ? aggregate_mma_kernel<T, Layout::kPlanar>
-                          : aggregate_mma_kernel<T, Layout::kInterleaved>;
+    auto* kernel = planar ? sp_pool_mma_kernel<T, Layout::kPlanar>
+                          : sp_pool_mma_kernel<T, Layout::kInterleaved>;
     if (fits_mma(args.grid, args.features, args.association) &&
         has_groups<T>(args.features, args.channels, planar) && has_tensor_cores(kernel)) {
-      return launch_mma<AggregateArgs>(kernel, args.grid, args.channels, stream, args);
+      return launch_mma<SpPoolArgs>(kernel, args.grid, args.channels, stream, args);
     }
   }
   return with_layout(layout_of<T>(args.features, args.grid, args.channels), [&](auto tag) {
     const int quads = quads_for(args.channels);
     return with_quads<T, tag.value>(quads, [&](auto known) {
-      return launch(aggregate_kernel<T, tag.value, known.value>, cells, kCellThreads, 0, stream,
-                    args, quads);
+      return launch(sp_pool_kernel<T, tag.value, known.value>, cells, kCellThreads, 0, stream, args,
+                    quads);
     });
   });
 }
 
 }  // namespace
 
-cudaError_t launch_aggregate(const AggregateArgs& args, cudaStream_t stream) {
+cudaError_t launch_sp_pool(const SpPoolArgs& args, cudaStream_t stream) {
   const Grid& grid = args.grid;
   const int64_t cells = grid.images * grid.cells(), blocks = channel_blocks(args.channels);
   const int64_t tiles = grid.images * ceil_div(grid.cells(), kGathered);
@@ -39,8 +39,8 @@ cudaError_t launch_aggregate(const AggregateArgs& args, cudaStream_t stream) {
   });
   if (error != cudaSuccess) return error;
   return with_wide_element(args.element, [&](auto w) {
-    return launch(gather_kernel<decltype(w)>, grid_of(tiles, gather_blocks), kGatherThreads, 0,
-                  stream, args);
+    return launch(sp_pool_gather_kernel<decltype(w)>, grid_of(tiles, gather_blocks), kGatherThreads,
+                  0, stream, args);
   });
 }
 

@@ -12,7 +12,7 @@ constexpr int kCellWarps = kCellThreads / kWarp;
 constexpr int kGathered = 8;  // superpixels of a gathering block, one a warp
 constexpr int kGatherThreads = kGathered * kWarp;
 
-// Shared memory of aggregate_kernel: first the weights of a tile, in the end sums of the warps.
+// Shared memory of sp_pool_kernel: first the weights of a tile, in the end sums of the warps.
 template <class W>
 struct AggregateShared {
   static constexpr int kWeights = kTile * kPitch;
@@ -41,7 +41,7 @@ __device__ __forceinline__ short winners_of(const W* values) {
 
 // Fills the tile that begins at pixel `first` of the cell; pixels beyond its end weigh nothing.
 template <class T>
-__device__ __forceinline__ void fill_tile(const AggregateArgs& a, const Cell& cell, int first,
+__device__ __forceinline__ void fill_tile(const SpPoolArgs& a, const Cell& cell, int first,
                                           AggregateShared<Wide<T>>& shared) {
   const int t = threadIdx.x, size = int(a.grid.cell), index = first + t;
   Wide<T> values[9] = {};
@@ -120,7 +120,7 @@ __device__ __forceinline__ void store_partial(const Share<kQuads>& share, int ch
 // and wins.
 template <class T, Layout L, int kQuads>
 __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kScalar))
-    aggregate_kernel(const AggregateArgs a, const int quads) {
+    sp_pool_kernel(const SpPoolArgs a, const int quads) {
   typedef Wide<T> W;
   __shared__ AggregateShared<W> shared;
   const int64_t index = blockIdx.x, stride = a.channels + 1,
@@ -212,7 +212,7 @@ struct Around {
 // Grid: 8 superpixels of an image x 32 channels. A warp reads along channels; the results pass
 // through shared memory, so that they are written along superpixels.
 template <class W>
-__global__ void __launch_bounds__(kGatherThreads) gather_kernel(const AggregateArgs a) {
+__global__ void __launch_bounds__(kGatherThreads) sp_pool_gather_kernel(const SpPoolArgs a) {
   __shared__ W sums[kGathered][kWarp + 1];
   const int cells = int(a.grid.cells()), tiles = int(ceil_div(cells, kGathered));
   const int64_t image = blockIdx.x / tiles, stride = a.channels + 1;

@@ -20,7 +20,7 @@ struct PoolStep {
   uint16_t bits[9];
 
   // `from` is the lane's first channel in the cell's first pixel; `pixel` is the warp's first.
-  __device__ __forceinline__ void load(const AggregateArgs& a, const MmaCell& cell, const T* from,
+  __device__ __forceinline__ void load(const SpPoolArgs& a, const MmaCell& cell, const T* from,
                                        const T* association, unsigned pixel,
                                        const MmaPlace& place) {
     from += cell.offset(a.features, pixel + place.part * kGroup);
@@ -50,7 +50,7 @@ struct PoolShared {
 // How many of the warp's pixels join candidate `lane`: all that tie for the maximum, none where one
 // is NaN.
 template <class T>
-__device__ __forceinline__ int count_wins(const uint16_t (&bits)[9]) {
+__device__ __forceinline__ int superpixel_size_count(const uint16_t (&bits)[9]) {
   float values[9], best = -INFINITY;
   bool ordered = true;
 #pragma unroll
@@ -92,7 +92,7 @@ __device__ __forceinline__ void post_sums(const float (&sum)[kTiles + 1][4], con
 // The first 64 channels also do weights and wins.
 template <class T, Layout L>
 __global__ void __launch_bounds__(kMmaThreads, 3)
-    aggregate_mma_kernel(const AggregateArgs a, const int first_channel) {
+    sp_pool_mma_kernel(const SpPoolArgs a, const int first_channel) {
   if constexpr (kTensorCores) {
     __shared__ PoolShared shared;
     const MmaCell cell(a.grid, a.channels, first_channel);
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kMmaThreads, 3)
       uint16_t (*weights)[kWarp] = shared.weights[warp];
 #pragma unroll
       for (int slot = 0; slot < 9; ++slot) weights[slot][lane] = step.bits[slot];
-      if (counts) wins += count_wins<T>(step.bits);
+      if (counts) wins += superpixel_size_count<T>(step.bits);
       __syncwarp();
       Group first = {}, last = {};  // of candidates `row` and 8
       if (first_inside) {

@@ -41,33 +41,37 @@ struct CpuBackend {
     return new_tensor(like, {tokens * kEncoderFloats}, ScalarType::Float);
   }
 
-  static void run(const AggregateArgs& args, const Tensor&) {
+  static void run(const SpPoolArgs& args, const Tensor&) {
     const Kernels& kernels = best_kernels();
     const int64_t cells = args.grid.images * args.grid.cells();
     if (args.channels > 0) {
       in_parallel(cells, cell_cost(args.grid, args.channels),
-                  [&](int64_t begin, int64_t end) { kernels.aggregate_cells(args, begin, end); });
-      in_parallel(cells, 9 * args.channels / 8,
-                  [&](int64_t begin, int64_t end) { kernels.gather_cells(args, begin, end); });
+                  [&](int64_t begin, int64_t end) { kernels.sp_pool_cells(args, begin, end); });
+      in_parallel(cells, 9 * args.channels / 8, [&](int64_t begin, int64_t end) {
+        kernels.sp_pool_gather_cells(args, begin, end);
+      });
     }
     if (args.wins == nullptr) return;
-    const SizeArgs size = {args.element, args.grid, args.association, args.wins, args.size};
-    in_parallel(cells, 10 * args.grid.cell * args.grid.cell,
-                [&](int64_t begin, int64_t end) { kernels.count_wins(size, begin, end); });
-    in_parallel(cells, 20,
-                [&](int64_t begin, int64_t end) { kernels.gather_wins(size, begin, end); });
+    const SuperpixelSizeArgs size = {args.element, args.grid, args.association, args.wins,
+                                     args.size};
+    in_parallel(cells, 10 * args.grid.cell * args.grid.cell, [&](int64_t begin, int64_t end) {
+      kernels.superpixel_size_count(size, begin, end);
+    });
+    in_parallel(cells, 20, [&](int64_t begin, int64_t end) {
+      kernels.superpixel_size_gather(size, begin, end);
+    });
   }
 
-  static void run(const DiffuseArgs& args, const Tensor&) {
+  static void run(const SpDiffuseArgs& args, const Tensor&) {
     in_parallel(
         args.grid.images * args.grid.cells(), cell_cost(args.grid, args.channels),
-        [&](int64_t begin, int64_t end) { best_kernels().diffuse_cells(args, begin, end); });
+        [&](int64_t begin, int64_t end) { best_kernels().sp_diffuse_cells(args, begin, end); });
   }
 
-  static void run(const CorrelateArgs& args, const Tensor&) {
+  static void run(const SpCorrelateArgs& args, const Tensor&) {
     in_parallel(
         args.grid.images * args.grid.cells(), cell_cost(args.grid, args.channels),
-        [&](int64_t begin, int64_t end) { best_kernels().correlate_cells(args, begin, end); });
+        [&](int64_t begin, int64_t end) { best_kernels().sp_correlate_cells(args, begin, end); });
   }
 
   static void run(const KMeansArgs& args, const Tensor&) {
@@ -105,15 +109,16 @@ struct CpuBackend {
         [&](int64_t begin, int64_t end) { best_kernels().bias_act_rows(args, begin, end); });
   }
 
-  static void run(const LightnessArgs& args, const Tensor&) {
+  static void run(const RgbToLArgs& args, const Tensor&) {
     in_parallel(args.images * args.pixels, 2, [&](int64_t begin, int64_t end) {
-      best_kernels().lightness_pixels(args, begin, end);
+      best_kernels().rgb_to_l_pixels(args, begin, end);
     });
   }
 
-  static void run(const RgbArgs& args, const Tensor&) {
-    in_parallel(args.images * args.rows, 5 * args.columns,
-                [&](int64_t begin, int64_t end) { best_kernels().rgb_rows(args, begin, end); });
+  static void run(const LabToRgbArgs& args, const Tensor&) {
+    in_parallel(args.images * args.rows, 5 * args.columns, [&](int64_t begin, int64_t end) {
+      best_kernels().lab_to_rgb_rows(args, begin, end);
+    });
   }
 };
 

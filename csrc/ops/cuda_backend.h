@@ -62,14 +62,14 @@ struct CudaBackend {
     return new_tensor(like, {encoder_workspace(args)}, ScalarType::Byte);
   }
 
-  static void run(const AggregateArgs& args, const Tensor& on) {
-    launch(launch_aggregate, args, on, "sp_pool");
+  static void run(const SpPoolArgs& args, const Tensor& on) {
+    launch(launch_sp_pool, args, on, "sp_pool");
   }
-  static void run(const DiffuseArgs& args, const Tensor& on) {
-    launch(launch_diffuse, args, on, "sp_diffuse");
+  static void run(const SpDiffuseArgs& args, const Tensor& on) {
+    launch(launch_sp_diffuse, args, on, "sp_diffuse");
   }
-  static void run(const CorrelateArgs& args, const Tensor& on) {
-    launch(launch_correlate, args, on, "sp_correlate");
+  static void run(const SpCorrelateArgs& args, const Tensor& on) {
+    launch(launch_sp_correlate, args, on, "sp_correlate");
   }
   static void run(const KMeansArgs& args, const Tensor& on) {
     launch(launch_kmeans, args, on, "kmeans");
@@ -86,11 +86,11 @@ struct CudaBackend {
   static void run(const BiasActArgs& args, const Tensor& on) {
     launch(launch_bias_act, args, on, "bias_act");
   }
-  static void run(const LightnessArgs& args, const Tensor& on) {
-    launch(launch_lightness, args, on, "rgb_to_l");
+  static void run(const RgbToLArgs& args, const Tensor& on) {
+    launch(launch_rgb_to_l, args, on, "rgb_to_l");
   }
-  static void run(const RgbArgs& args, const Tensor& on) {
-    launch(launch_rgb, args, on, "lab_to_rgb");
+  static void run(const LabToRgbArgs& args, const Tensor& on) {
+    launch(launch_lab_to_rgb, args, on, "lab_to_rgb");
   }
 
  private:

@@ -60,8 +60,8 @@ class Ops {
         association.scalar_type(), std::nullopt, association.device(), std::nullopt, format);
     View out = view_of(features);
     out.data = features.mutable_data_ptr();
-    Backend::run(DiffuseArgs{element_of(association), grid, channels, view_of(tokens),
-                             view_of(association), lead ? view_of(*lead) : View{}, out},
+    Backend::run(SpDiffuseArgs{element_of(association), grid, channels, view_of(tokens),
+                               view_of(association), lead ? view_of(*lead) : View{}, out},
                  association);
     return features;
   }
@@ -81,8 +81,8 @@ class Ops {
     const Tensor products =
         new_tensor(features, {grid.images, 9, height, width}, features.scalar_type());
     Backend::run(
-        CorrelateArgs{element_of(input), grid, input.size(1), view_of(input), view_of(tokens),
-                      offset ? view_of(*offset) : View{}, products.mutable_data_ptr()},
+        SpCorrelateArgs{element_of(input), grid, input.size(1), view_of(input), view_of(tokens),
+                        offset ? view_of(*offset) : View{}, products.mutable_data_ptr()},
         input);
     return products;
   }
@@ -288,8 +288,8 @@ class Ops {
     const int64_t n = image.size(0), height = image.size(2), width = image.size(3);
     const ScalarType type = bytes ? ScalarType::Float : image.scalar_type();
     const Tensor lightness = new_tensor(image, {n, 1, height, width}, type);
-    Backend::run(LightnessArgs{element_of(lightness), bytes, n, image.size(1), height * width,
-                               input.const_data_ptr(), lightness.mutable_data_ptr()},
+    Backend::run(RgbToLArgs{element_of(lightness), bytes, n, image.size(1), height * width,
+                            input.const_data_ptr(), lightness.mutable_data_ptr()},
                  input);
     return lightness;
   }
@@ -306,9 +306,10 @@ class Ops {
     const int64_t n = l.size(0), height = l.size(2), width = l.size(3);
     const ScalarType type = to_uint8 ? ScalarType::Byte : l.scalar_type();
     const Tensor rgb = new_tensor(lightness, {n, 3, height, width}, type);
-    Backend::run(RgbArgs{element_of(l), to_uint8, n, height, width, chroma.size(2), chroma.size(3),
-                         l.const_data_ptr(), chroma.const_data_ptr(), rgb.mutable_data_ptr()},
-                 l);
+    Backend::run(
+        LabToRgbArgs{element_of(l), to_uint8, n, height, width, chroma.size(2), chroma.size(3),
+                     l.const_data_ptr(), chroma.const_data_ptr(), rgb.mutable_data_ptr()},
+        l);
     return rgb;
   }
 
@@ -371,7 +372,7 @@ class Ops {
                                                       const Tensor& association, int64_t cell_size,
                                                       bool normalize, bool with_size) {
     const Grid grid = grid_of(association, cell_size, op);
-    AggregateArgs args = {};
+    SpPoolArgs args = {};
     std::optional<Tensor> input, wins;
     if (features) {
       check_one_device(op, association, *features);

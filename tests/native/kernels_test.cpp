@@ -29,16 +29,16 @@ class Backend {
  public:
   explicit Backend(std::string name) : name(std::move(name)) {}
   virtual ~Backend() = default;
-  virtual void run(const AggregateArgs& args) const = 0;
-  virtual void run(const DiffuseArgs& args) const = 0;
-  virtual void run(const CorrelateArgs& args) const = 0;
+  virtual void run(const SpPoolArgs& args) const = 0;
+  virtual void run(const SpDiffuseArgs& args) const = 0;
+  virtual void run(const SpCorrelateArgs& args) const = 0;
   virtual void run(const KMeansArgs& args) const = 0;
   virtual void run(const KMeansInitArgs& args) const = 0;
   virtual void run(const AnchorArgs& args) const = 0;
   virtual void run(const EncoderArgs& args) const = 0;
   virtual void run(const BiasActArgs& args) const = 0;
-  virtual void run(const LightnessArgs& args) const = 0;
-  virtual void run(const RgbArgs& args) const = 0;
+  virtual void run(const RgbToLArgs& args) const = 0;
+  virtual void run(const LabToRgbArgs& args) const = 0;
   const std::string name;
 };
 
@@ -47,22 +47,23 @@ class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const Kernels& kernels) : Backend(kernels.name), kernels_(kernels) {}
 
-  void run(const AggregateArgs& args) const override {
+  void run(const SpPoolArgs& args) const override {
     const int64_t cells = args.grid.images * args.grid.cells();
     if (args.channels > 0) {
-      halves(kernels_.aggregate_cells, args, cells);
-      halves(kernels_.gather_cells, args, cells);
+      halves(kernels_.sp_pool_cells, args, cells);
+      halves(kernels_.sp_pool_gather_cells, args, cells);
     }
     if (args.wins == nullptr) return;
-    const SizeArgs size = {args.element, args.grid, args.association, args.wins, args.size};
-    halves(kernels_.count_wins, size, cells);
-    halves(kernels_.gather_wins, size, cells);
+    const SuperpixelSizeArgs size = {args.element, args.grid, args.association, args.wins,
+                                     args.size};
+    halves(kernels_.superpixel_size_count, size, cells);
+    halves(kernels_.superpixel_size_gather, size, cells);
   }
-  void run(const DiffuseArgs& args) const override {
-    halves(kernels_.diffuse_cells, args, args.grid.images * args.grid.cells());
+  void run(const SpDiffuseArgs& args) const override {
+    halves(kernels_.sp_diffuse_cells, args, args.grid.images * args.grid.cells());
   }
-  void run(const CorrelateArgs& args) const override {
-    halves(kernels_.correlate_cells, args, args.grid.images * args.grid.cells());
+  void run(const SpCorrelateArgs& args) const override {
+    halves(kernels_.sp_correlate_cells, args, args.grid.images * args.grid.cells());
   }
   void run(const KMeansArgs& args) const override {
     halves(kernels_.kmeans_images, args, args.images);
@@ -86,11 +87,11 @@ class CpuBackend : public Backend {
   void run(const BiasActArgs& args) const override {
     halves(kernels_.bias_act_rows, args, args.inner == 1 ? args.rows : args.rows * args.channels);
   }
-  void run(const LightnessArgs& args) const override {
-    halves(kernels_.lightness_pixels, args, args.images * args.pixels);
+  void run(const RgbToLArgs& args) const override {
+    halves(kernels_.rgb_to_l_pixels, args, args.images * args.pixels);
   }
-  void run(const RgbArgs& args) const override {
-    halves(kernels_.rgb_rows, args, args.images * args.rows);
+  void run(const LabToRgbArgs& args) const override {
+    halves(kernels_.lab_to_rgb_rows, args, args.images * args.rows);
   }
 
  private:
@@ -117,9 +118,9 @@ class EmulatedBackend : public Backend {
         multiprocessors_(multiprocessors),
         architecture_(architecture) {}
 
-  void run(const AggregateArgs& args) const override { launch(launch_aggregate, args); }
-  void run(const DiffuseArgs& args) const override { launch(launch_diffuse, args); }
-  void run(const CorrelateArgs& args) const override { launch(launch_correlate, args); }
+  void run(const SpPoolArgs& args) const override { launch(launch_sp_pool, args); }
+  void run(const SpDiffuseArgs& args) const override { launch(launch_sp_diffuse, args); }
+  void run(const SpCorrelateArgs& args) const override { launch(launch_sp_correlate, args); }
   void run(const KMeansArgs& args) const override {
     const size_t memory =
         std::max(shared_memory_, size_t(args.dims) * 400);  // not hundreds of tiles
@@ -146,8 +147,8 @@ class EmulatedBackend : public Backend {
     launch(launch_encoder, with_workspace, kMuch);
   }
   void run(const BiasActArgs& args) const override { launch(launch_bias_act, args); }
-  void run(const LightnessArgs& args) const override { launch(launch_lightness, args); }
-  void run(const RgbArgs& args) const override { launch(launch_rgb, args); }
+  void run(const RgbToLArgs& args) const override { launch(launch_rgb_to_l, args); }
+  void run(const LabToRgbArgs& args) const override { launch(launch_lab_to_rgb, args); }
 
  private:
   template <class Args>
@@ -316,32 +317,31 @@ void superpixel_case(Element e, Grid grid, int64_t channels, bool interleaved) {
     std::vector<int32_t> wins(cells * 9);
     Bytes sums(cells * channels * size_of(wide(e))), weight(cells * size_of(wide(e)));
     Bytes size(cells * size_of(wide(e)));
-    backend.run(AggregateArgs{e, grid, channels, feature_view, association_view, true,
-                              partial.data(), wins.data(), sums.data(), weight.data(),
-                              size.data()});
+    backend.run(SpPoolArgs{e, grid, channels, feature_view, association_view, true, partial.data(),
+                           wins.data(), sums.data(), weight.data(), size.data()});
     return joined(joined(sums, weight), size);
   });
   compare("size", wide(e), 0, [&](const Backend& backend) {
     Bytes partial(cells * 9 * size_of(wide(e)));
     std::vector<int32_t> wins(cells * 9);
     Bytes weight(cells * size_of(wide(e))), size(cells * size_of(wide(e)));
-    backend.run(AggregateArgs{e, grid, 0, View{}, association_view, false, partial.data(),
-                              wins.data(), nullptr, weight.data(), size.data()});
+    backend.run(SpPoolArgs{e, grid, 0, View{}, association_view, false, partial.data(), wins.data(),
+                           nullptr, weight.data(), size.data()});
     return size;
   });
   for (const bool leads : {false, true}) {
     compare("diffuse", e, tolerance, [&](const Backend& backend) {
       Bytes out(pixels * (channels + leads) * size_of(e));
-      backend.run(DiffuseArgs{e, grid, channels, token_view, association_view,
-                              leads ? association_view : View{},
-                              view(out, interleaved, channels + leads, height, width)});
+      backend.run(SpDiffuseArgs{e, grid, channels, token_view, association_view,
+                                leads ? association_view : View{},
+                                view(out, interleaved, channels + leads, height, width)});
       return out;
     });
   }
   compare("correlate", e, tolerance, [&](const Backend& backend) {
     Bytes out(pixels * 9 * size_of(e));
     const View offset = channels > 1 ? token_view : View{};
-    backend.run(CorrelateArgs{e, grid, channels, feature_view, token_view, offset, out.data()});
+    backend.run(SpCorrelateArgs{e, grid, channels, feature_view, token_view, offset, out.data()});
     return out;
   });
 }
@@ -433,15 +433,15 @@ void color_case(Element e, int64_t height, int64_t width, int64_t ab_height, int
     compare("lightness", e, 1e-3, [&](const Backend& backend) {
       Bytes out(pixels * size_of(e));
       const void* in = from_bytes ? bytes.data() : image.data();
-      backend.run(LightnessArgs{e, from_bytes, 2, 3, height * width, in, out.data()});
+      backend.run(RgbToLArgs{e, from_bytes, 2, 3, height * width, in, out.data()});
       return out;
     });
   }
   const Bytes ab = random_values(e, size_t(2 * 2 * ab_height * ab_width), 8);
   compare("rgb", e, 1e-4, [&](const Backend& backend) {
     Bytes out(pixels * 3 * size_of(e)), rounded(pixels * 3);
-    RgbArgs args = {e,        false,        2,         height,    width, ab_height,
-                    ab_width, image.data(), ab.data(), out.data()};
+    LabToRgbArgs args = {e,        false,        2,         height,    width, ab_height,
+                         ab_width, image.data(), ab.data(), out.data()};
     backend.run(args);
     args.bytes = true;
     args.rgb = rounded.data();
