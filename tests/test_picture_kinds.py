@@ -528,6 +528,15 @@ def test_heic() -> None:
     assert np.abs(decode_image(file.getvalue()).pixels - RGB.astype(int)).max() <= 3
 
 
+def test_heic_of_several_images_is_refused_by_name() -> None:
+    heif = pytest.importorskip("pillow_heif", reason="HEIC is read by it; see the extra [formats]")
+    file, images = io.BytesIO(), heif.from_pillow(Image.fromarray(RGB))
+    images.add_from_pillow(Image.fromarray(RGB[::-1]))
+    images.save(file)
+    with pytest.raises(ImageFileError, match="it holds 2 images: save them one by one"):
+        decode_image(file.getvalue())
+
+
 @pytest.mark.parametrize("shape", [(300, 500), (400, 640), (48, 64), (17, 9000), (64, 64)])
 @pytest.mark.parametrize("boxed", [False, True])
 def test_jpeg_xl(shape: tuple[int, int], boxed: bool) -> None:

@@ -148,6 +148,8 @@ def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, b
     try:
         if kind == "HEIC":
             picture = plugin.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+            if len(picture) > 1:
+                raise ImageFileError(f"it holds {len(picture)} images: save them one by one")
         else:
             from PIL import Image
 
@@ -157,7 +159,7 @@ def _by_pillow(data: bytes, kind: str, megapixels: float) -> tuple[np.ndarray, b
             if picture.mode in ("1", "P", "CMYK", "YCbCr", "LAB"):
                 picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
             samples = np.array(picture)
-    except TooLargeError:
+    except (ImageFileError, TooLargeError):
         raise
     except Exception as error:  # of as many kinds as there are plugins
         raise ImageFileError(f"{_DAMAGED} ({kind}: {error})") from error
