@@ -11,6 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# Processes that test side by side share the cores, and what they start has as many threads as they:
+# results depend on how many there are. To be said before torch is loaded.
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (cores or 1) // processes))
+
 import checkout
 import emulated
 import pytest
@@ -25,17 +31,11 @@ def pytest_report_header() -> str:
     return checkout.tested()
 
 
-def pytest_configure() -> None:
-    """Processes that test side by side share the cores."""
-    if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
-        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is dear run in one process: Ray, or the fixtures of a file."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if "backend" not in fixtures and "device" not in fixtures:
+        if not {"backend", "device", "copy_to_break"}.intersection(fixtures):
             group = "ray" if "ray" in fixtures else item.path.name
             item.add_marker(pytest.mark.xdist_group(group))
 

@@ -53,22 +53,31 @@ def test_sanitizers_see_into_the_emulator(
 
 BARRIER = re.compile(r"__(syncthreads|threadfence)\(\);")
 PARTS = {"sp_": "superpixels", "encoder": "encoder"}  # of kernels_test, others in "clusters"
+GUARDED = [p.name for p in sorted(CSRC.glob("kernels/*.cuh")) if BARRIER.search(p.read_text())]
 
 
-def test_every_barrier_is_needed_and_missed(tmp_path: Path):
-    """Copies of the kernels that lack a barrier or fence: ThreadSanitizer finds a race in each."""
-    copy = Path(shutil.copytree(CSRC, tmp_path / "csrc"))
-    survivors = []
-    for source in sorted(copy.glob("kernels/*.cuh")):
-        text = source.read_text()
-        part = next((p for start, p in PARTS.items() if source.name.startswith(start)), "clusters")
-        for found in BARRIER.finditer(text):
-            source.write_text(text[: found.start()] + ";" + text[found.end() :])
-            program = emulated.build(
-                tmp_path / "build", "kernels_test", SANITIZER="thread", CSRC=copy
-            )
-            done = run(program, part)
-            if done.returncode == 0 or "data race" not in done.stderr:
-                survivors.append(f"{source.name}:{text[: found.start()].count(chr(10)) + 1}")
-        source.write_text(text)
+@pytest.fixture(scope="session")
+def copy_to_break(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the sources; what is built of it is kept for the next mutant."""
+    folder = tmp_path_factory.mktemp("mutants")
+    shutil.copytree(CSRC, folder / "csrc")
+    return folder
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_every_barrier_is_needed_and_missed(copy_to_break: Path, name: str):
+    """Copies of a kernel that lack a barrier or fence: ThreadSanitizer finds a race in each."""
+    copy, survivors = copy_to_break / "csrc", []
+    source = copy / "kernels" / name
+    text = source.read_text()
+    part = next((part for start, part in PARTS.items() if name.startswith(start)), "clusters")
+    for found in BARRIER.finditer(text):
+        source.write_text(text[: found.start()] + ";" + text[found.end() :])
+        program = emulated.build(
+            copy_to_break / "build", "kernels_test", SANITIZER="thread", CSRC=copy
+        )
+        done = run(program, part)
+        if done.returncode == 0 or "data race" not in done.stderr:
+            survivors.append(f"{name}:{text[: found.start()].count(chr(10)) + 1}")
+    source.write_text(text)
     assert not survivors
