@@ -18,10 +18,11 @@ typedef Pack<unsigned, kGroup / 2> Group;        // eight elements of 16 bits
 // unsigned numbers of 32 bits, so that an address takes few instructions.
 struct MmaCell {
   __device__ __forceinline__ MmaCell(const Grid& grid, int64_t all_channels, int first_channel)
-      : row(blockIdx.y),
-        column(blockIdx.x),
-        log_size(31 - __clz(int(grid.cell))),
-        channels(min(int(all_channels) - first_channel, kBlockChannels)) {}
+      : row(blockIdx.y), column(blockIdx.x) {
+    // Not in the list above: a host's compiler, which is shown that, knows no __clz.
+    log_size = 31 - __clz(int(grid.cell));
+    channels = min(int(all_channels) - first_channel, kBlockChannels);
+  }
 
   __device__ __forceinline__ unsigned area() const { return 1u << 2 * log_size; }
 
