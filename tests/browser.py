@@ -48,7 +48,7 @@ def served(
     _PROCESSES[address] = process, end
     try:
         for _ in range(300):
-            assert process.poll() is None, process.stderr.read().decode()
+            assert process.poll() is None, process.communicate()[1].decode()
             try:
                 urllib.request.urlopen(address, timeout=5).close()
                 break

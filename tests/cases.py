@@ -386,4 +386,5 @@ def small_cases() -> list[OpCase]:
         for height, width in ((8, 16), (5, 7))
         for dtype in (torch.float32, torch.float64)
     )
-    return [op for case in (*pools, *clusters, *encoders, *colors) for op in case.ops()]
+    families = (pools, clusters, encoders, colors)
+    return [op for family in families for case in family for op in case.ops()]
