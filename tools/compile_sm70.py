@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -20,13 +21,19 @@ KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "kernels"
 # NVRTC has no standard library, and what else these headers declare it knows by itself.
 HEADERS = {
     "cstdint": """
-        typedef signed char int8_t; typedef unsigned char uint8_t;
+        typedef signed char int8_t; typedef unsigned char uint8_t; typedef unsigned short uint16_t;
         typedef int int32_t; typedef unsigned uint32_t;
         typedef long long int64_t; typedef unsigned long long uint64_t;
         typedef unsigned long long uintptr_t;""",
     "cmath": """
         #define INFINITY __int_as_float(0x7f800000)
         #define NAN __int_as_float(0x7fffffff)""",
+    "cstring": "",
+    "type_traits": """
+        namespace std {
+        template <class A, class B> struct is_same { static constexpr bool value = false; };
+        template <class A> struct is_same<A, A> { static constexpr bool value = true; };
+        }""",
     "cuda_runtime.h": "",
 }
 OPTIONS = ("--gpu-architecture=sm_70", "--std=c++17", "--device-as-default-execution-space")
@@ -101,7 +108,8 @@ def main(table: str) -> None:
     nvrtc = Nvrtc(nvidia_file("cuda_nvrtc/lib/libnvrtc.so.*"))
     include = nvidia_file("cuda_runtime/include/cuda_fp16.h").parent
     names = [f"disco_fast::{name}" for name in json.loads(Path(table).read_text())["kernels"]]
-    names = [name.replace("(Layout)", "(disco_fast::Layout)") for name in names]
+    # Types of their own, in the kernels' arguments.
+    names = [re.sub(r"(?<![\w:])([A-Z]\w+)", r"disco_fast::\1", name) for name in names]
     headers = sorted(path.name for path in KERNELS.glob("*.cuh") if path.name != "launch.cuh")
     source = "".join(f'#include "{name}"\n' for name in headers)
     size = nvrtc.compile(source, names, [*OPTIONS, f"-I{KERNELS}", f"-I{include}"])
