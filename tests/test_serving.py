@@ -190,7 +190,9 @@ def replicas() -> list[int]:
 @pytest.mark.usefixtures("served")
 def test_a_service_that_loses_a_replica_answers_all() -> None:
     """Nobody has to ask twice: the service itself does."""
-    begin = threading.Barrier(6)
+    begin = threading.Barrier(6, timeout=60)
+    running = replicas()
+    assert len(running) >= 2
 
     def ask(first: int) -> bool:
         begin.wait()
@@ -198,8 +200,6 @@ def test_a_service_that_loses_a_replica_answers_all() -> None:
 
     with ThreadPoolExecutor(5) as threads:
         answers = [threads.submit(ask, first) for first in range(5)]
-        running = replicas()
-        assert len(running) == 2
         begin.wait()
         os.kill(running[0], signal.SIGKILL)
         assert all(answer.result() for answer in answers)
