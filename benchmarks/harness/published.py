@@ -1,8 +1,9 @@
 """The ops as the published program computes them: the slow opponent, not the specification.
 
-Nine passes over the features to pool them, nine spread maps held at once, a Python loop of K-Means
-per image and cluster, colors chosen for every superpixel and their bins found again. The results
-are those of `disco_fast.reference`, from which the rest comes, gradients included.
+Nine passes over the features to pool them, nine spread maps held at once, colors chosen for every
+superpixel and their bins found again. The results are those of `disco_fast.reference`, from which
+the rest comes, gradients included: K-Means too, which is a Python loop per image and cluster there
+as it was published.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from disco_fast.reference import (
     TOP_BINS,
     diverse_bins,
     encoder,
+    kmeans,
     kmeans_init,
     lab_to_rgb,
+    layout_of,
     mean_bins,
     rgb_to_l,
     select_anchors,
@@ -113,9 +116,7 @@ def sp_diffuse(
 ) -> Tensor:
     """`upfeat`: nine maps of full size held at once; its time is mostly their memory's."""
     n, channels = tokens.shape[:2]
-    channels_last = association.is_contiguous(memory_format=torch.channels_last)
-    last = channels_last and not association.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
+    layout = layout_of(association)
     pixels = torch.empty(
         (n, channels, *association.shape[-2:]),
         dtype=tokens.dtype,
@@ -128,44 +129,6 @@ def sp_diffuse(
     if lead is None:
         return pixels
     return torch.cat([lead, pixels], dim=1).contiguous(memory_format=layout)
-
-
-# ---- K-Means -------------------------------------------------------------------------------------
-
-
-def kmeans(
-    points: Tensor, init: Tensor, max_iter: int = 20, tol: float = 1e-4
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`batch_kmeans_pytorch`: image after image, cluster after cluster."""
-    images = [_kmeans_image(p, i, max_iter, tol) for p, i in zip(points, init, strict=True)]
-    labels, centers, iterations = zip(*images, strict=True)
-    counts = torch.tensor(iterations, dtype=torch.int64, device=points.device)
-    return torch.stack(labels), torch.stack(centers), counts
-
-
-def _kmeans_image(
-    points: Tensor, init: Tensor, max_iter: int, tol: float
-) -> tuple[Tensor, Tensor, int]:
-    centers = points[init]
-    iteration = 0
-    while True:
-        iteration += 1
-        distance = ((points[:, None] - centers[None]) ** 2).sum(dim=-1)
-        labels = distance.argmin(dim=1)
-        previous = centers.clone()
-        spare = _farthest_first(distance.amin(dim=1))
-        for cluster in range(len(centers)):
-            members = torch.nonzero(labels == cluster).squeeze(1)
-            chosen = torch.index_select(points, 0, members)
-            centers[cluster] = (chosen if len(chosen) else points[next(spare)][None]).mean(dim=0)
-        shift = (centers - previous).square().sum(dim=1).sqrt().sum()
-        if shift**2 < tol or iteration >= max_iter:
-            return labels, centers, iteration
-
-
-def _farthest_first(distance: Tensor) -> Iterator[Tensor]:
-    """Where empty clusters go, as specified; a generator, to sort only if there is one."""
-    yield from distance.sort(descending=True, stable=True)[1]
 
 
 # ---- Anchors -------------------------------------------------------------------------------------
