@@ -26,7 +26,7 @@ import torch
 from harness import N_ANCHORS, SIZE, baselines
 from harness.baselines import RIVALS, VALIDATED, Build, Forward, compare, compare_chroma
 from harness.clock import context, default_device, interleaved, seconds, summary
-from harness.inputs import is_size, photographs, random_centers
+from harness.inputs import is_size, know_ranges, photographs, random_centers
 from harness.plots import NAMES, one_image
 from harness.report import NONE, Report, digits, heading, milliseconds, ratio, save
 from harness.report import table as markdown
@@ -37,12 +37,12 @@ from disco_fast import Colorizer
 from disco_fast.checkpoints import load_checkpoint, random_network, save_checkpoint
 from disco_fast.engine import Engine
 from disco_fast.engine.graphs import settled
-from disco_fast.engine.precision import PRECISIONS, resolve
+from disco_fast.engine.precision import PRECISIONS, cpu_has_int8, resolve
 from disco_fast.model import DISCO, DISCOOutput
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SIZES = (256, 384, 512, 768, 1024)
-DEFAULT_PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
+DEFAULT_PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "bf16", "fp16")}
 IMAGES = 20  # that rivals go round
 MOST_RUNS = 50  # of a point
 FEW = 3  # runs; a time of fewer says how many
@@ -318,6 +318,8 @@ def contests(a: argparse.Namespace, network: DISCO) -> Report:
 def measure(a: argparse.Namespace) -> Report:
     """Sweep, then hold the contests."""
     network = random_network()
+    if "int8" in a.precisions:
+        know_ranges(network)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "random.safetensors"
         save_checkpoint(network, checkpoint)
@@ -465,7 +467,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
     if a.precisions is None:
-        a.precisions = DEFAULT_PRECISIONS[a.device.type]
+        a.precisions = [p for p in DEFAULT_PRECISIONS[a.device.type] if _runs(p, a.device)]
     if a.threads is None:
         a.threads = thread_counts(os.cpu_count() or 1) if a.device.type == "cpu" else []
     for size in (*a.sizes, *a.rival_sizes):
@@ -480,6 +482,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         except ValueError as error:
             parser.error(f"--precisions: {error}")
     return a
+
+
+def _runs(precision: str, device: torch.device) -> bool:
+    return precision != "int8" or cpu_has_int8()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

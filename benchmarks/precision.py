@@ -21,17 +21,19 @@ import numpy as np
 import torch
 from harness import N_ANCHORS
 from harness.clock import context, default_device
-from harness.inputs import PHOTOGRAPHS, is_size, photographs
+from harness.inputs import PHOTOGRAPHS, is_size, know_ranges, photographs
 from harness.report import NONE, Report, caption, save, table
 from torch import Tensor
 
 from disco_fast import ops
 from disco_fast._extras import need
-from disco_fast.checkpoints import COMPACT, load_checkpoint
+from disco_fast.checkpoints import COMPACT, load_checkpoint, random_network
 from disco_fast.color import AB_SCALE
 from disco_fast.engine import Engine
+from disco_fast.engine.precision import cpu_has_int8
 
-REDUCED = {"cpu": ("bf16",), "cuda": ("bf16", "fp16")}
+REDUCED = {"cpu": ("bf16", "int8"), "cuda": ("bf16", "fp16")}
+RANDOM = Path("random")
 KINDS = {"forced": "anchors and colors of fp32", "free": "its own anchors"}
 FIGURES = ("mean", "median", "p95", "pixels_p95")
 SHARES = {
@@ -134,7 +136,9 @@ def share(ones: Sequence[bool]) -> float | None:
 def measure(device: torch.device, checkpoint: Path, images: int, size: int, folder: Path) -> Report:
     """Every reduced precision of the device."""
     need("bench", "skimage.color")
-    network = load_checkpoint(checkpoint)
+    network = random_network() if checkpoint == RANDOM else load_checkpoint(checkpoint)
+    if network.ranges is None:
+        know_ranges(network)
     exact = Engine(network, "fp32", device)
     gray, made = photographs(images, size, folder)
     return {
@@ -145,6 +149,7 @@ def measure(device: torch.device, checkpoint: Path, images: int, size: int, fold
         "rows": [
             compare(exact, Engine(network, precision, device), gray.to(device).split(1))
             for precision in REDUCED[device.type]
+            if precision != "int8" or cpu_has_int8()
         ],
     }
 
@@ -183,7 +188,9 @@ def _shares(row: Report) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", type=torch.device, default=default_device())
-    parser.add_argument("--checkpoint", type=Path, default=COMPACT, metavar="FILE")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=COMPACT, metavar="FILE", help="or 'random'"
+    )
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=256, help="side in pixels, a multiple of 16")
     parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, metavar="FOLDER")

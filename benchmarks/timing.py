@@ -21,7 +21,7 @@ from harness import N_ANCHORS
 from harness import published as published_ops
 from harness.baselines import VALIDATED, validate
 from harness.clock import context, default_device, seconds, summary
-from harness.inputs import PHOTOGRAPHS, is_size, photographs, random_centers
+from harness.inputs import PHOTOGRAPHS, is_size, know_ranges, photographs, random_centers
 from harness.report import NONE, Report, machine, milliseconds, ratio, save, table
 from harness.stages import (
     ANCHORS,
@@ -74,6 +74,7 @@ class Rival:
         network: what is instrumented.
         forward: takes gray and first centers.
         device: where it runs.
+        counted: whose weights and products are counted, if not those of `network`.
         steps: if `forward` cannot be timed by stage, for it is one launch: the same launched step
             by step, in a pass of its own.
     """
@@ -83,9 +84,11 @@ class Rival:
         network: DISCO,
         forward: Forward,
         device: torch.device,
+        counted: DISCO | None = None,
         steps: Forward | None = None,
     ):
         self._network, self._forward, self._device = network, forward, device
+        self._counted = counted or network
         self._steps = steps
         self._watch = Stopwatch(device)
         self._passes: list[dict[str, float]] = []
@@ -113,8 +116,8 @@ class Rival:
         """Weights, multiply-accumulates, milliseconds and K-Means iterations, per image."""
         counts = self._iterations
         return {
-            "parameters": parameters(self._network),
-            "multiply_accumulates": multiply_accumulates(self._network, gray),
+            "parameters": parameters(self._counted),
+            "multiply_accumulates": multiply_accumulates(self._counted, gray),
             "total": self._summary(TOTAL),
             "blocks": {name: self._summary(name) for name in BLOCKS},
             "anchor_stage": {name: self._summary(name) for name in (*LINES, REST)},
@@ -140,7 +143,11 @@ def measure(
 ) -> Report:
     """Validate, then time both."""
     network = random_network().to(device)
+    if precision == "int8":
+        know_ranges(network)
     fast = Engine(network, precision, device)
+    # Weights in 8 bits are no parameters, and torch does not count products of bytes.
+    counted = Engine(network, "fp32", device).network if precision == "int8" else fast.network
     network.ops = published_ops
     gray, made = photographs(images, size, folder)
     init = random_centers(images, (size // network.cell_size) ** 2)
@@ -149,7 +156,7 @@ def measure(
 
     published = Rival(network, lambda x, i: network(x, N_ANCHORS, kmeans_init=i), device)
     steps = (lambda x, _: fast(x, N_ANCHORS)) if device.type == "cuda" else None
-    engine = Rival(fast.network, lambda x, _: fast.chroma(x, N_ANCHORS), device, steps)
+    engine = Rival(fast.network, lambda x, _: fast.chroma(x, N_ANCHORS), device, counted, steps)
     rivals = [published, engine]
     for _ in range(WARM_UP):
         for rival in rivals:

@@ -140,6 +140,16 @@ struct BiasActArgs {
   void* out;
 };
 
+struct QuantizeArgs {
+  Element element;  // but kFloat64
+  int64_t images, rows, columns, channels, padding;
+  double slope;
+  int zero;                    // the byte of the padding
+  const void* x;               // [N, H, W, C], contiguous
+  const float *scale, *shift;  // [channels]
+  void* out;                   // bytes [N, H + 2 padding, W + 2 padding, C]
+};
+
 struct RgbToLArgs {
   Element element;  // of the result; pixels are of the same type or bytes
   bool bytes;

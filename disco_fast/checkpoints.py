@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .io.atomic import whole_file
-from .model import DISCO, assemble
+from .model import DISCO, Ranges, assemble
 from .model.readout import Readout, official
 
 COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
@@ -47,12 +49,7 @@ def load_checkpoint(path: str | Path) -> DISCO:
             that cannot be computed with.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: no file {path}")
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
-    state, metadata = read(path)
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state, metadata = _read(path)
     try:
         width = metadata.get("width") or (len(state[_WIDEST]) / 512 if _WIDEST in state else 1.0)
         cell_size = int(metadata.get("cell_size", 16))
@@ -64,11 +61,14 @@ def load_checkpoint(path: str | Path) -> DISCO:
     try:
         text = metadata.get("readout")
         readout = official() if text is None else Readout.from_json(text)
+        ranges = _ranges(metadata.get("ranges"))
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     _check_fit(path, expected, state)
     wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return assemble(wide, float(width), cell_size, backbone, readout)
+    network = assemble(wide, float(width), cell_size, backbone, readout)
+    network.ranges = ranges
+    return network
 
 
 def save_checkpoint(
@@ -91,15 +91,66 @@ def save_checkpoint(
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for key, value in network.state_dict().items()
     }
-    metadata = {
-        **(notes or {}),
+    with whole_file(path, replace) as partial:
+        partial.write_bytes(safetensors.torch.save(state, {**(notes or {}), **_described(network)}))
+
+
+def save_with_ranges(
+    source: str | Path, path: str | Path, ranges: Ranges, replace: bool = True
+) -> None:
+    """Write a checkpoint once more, with the ranges that int8 needs, whole or not at all.
+
+    Args:
+        source: of any kind; its weights and notes stay as they are.
+        path: the safetensors file.
+        ranges: by `engine.calibration.measure_ranges`, of the same network.
+        replace: whether a file of that name is replaced.
+
+    Raises:
+        As `load_checkpoint`.
+    """
+    network = load_checkpoint(source)
+    network.ranges = ranges
+    state, notes = _read(Path(source))
+    state = {key: value.contiguous() for key, value in state.items()}
+    with whole_file(path, replace) as partial:
+        partial.write_bytes(safetensors.torch.save(state, {**notes, **_described(network)}))
+
+
+def _described(network: DISCO) -> dict[str, str]:
+    """What a file says of a network besides its weights."""
+    described = {
         "width": repr(network.width),
         "cell_size": str(network.cell_size),
         "backbone": network.backbone,
         "readout": network.readout.to_json(),
     }
-    with whole_file(path, replace) as partial:
-        partial.write_bytes(safetensors.torch.save(state, metadata))
+    return described if network.ranges is None else {**described, "ranges": _text(network.ranges)}
+
+
+def _text(ranges: Ranges) -> str:
+    return json.dumps(
+        {name: [float(f"{end:.4g}") for end in ends] for name, ends in ranges.items()}
+    )
+
+
+def _ranges(text: str | None) -> Ranges | None:
+    """From text that `_text` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if text is None:
+        return None
+    try:
+        ranges = {
+            str(name): (float(low), float(high)) for name, (low, high) in json.loads(text).items()
+        }
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"ranges: expected two numbers for each convolution ({error})") from None
+    if not all(-math.inf < low <= 0 <= high < math.inf for low, high in ranges.values()):
+        raise ValueError("ranges: expected finite ones with 0 in them")
+    return ranges
 
 
 def random_network(width: float = 1.0, backbone: str = "published") -> DISCO:
@@ -119,6 +170,17 @@ def random_network(width: float = 1.0, backbone: str = "published") -> DISCO:
             noise = F.interpolate(torch.randn(1, 1, 12, 12), size=(128, 128), mode="bicubic")
             network(0.5 * noise + 0.05 * torch.randn_like(noise))
     return network.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a checkpoint by their plain names, and its notes."""
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: no file {path}")
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
+    state, notes = read(path)
+    if state and all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state, notes
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -40,7 +40,7 @@ class Colorizer:
             weights (for trying and timing only), or None for the compact network that ships with
             the package.
         device: where to compute; CUDA where there is one, else the CPU, if None.
-        precision: "auto", "fp32", "bf16" or "fp16"; see `engine.precision.resolve`.
+        precision: "auto", "fp32", "bf16", "fp16" or "int8"; see `engine.precision.resolve`.
 
     Attributes:
         device: where it computes.

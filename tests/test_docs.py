@@ -81,7 +81,7 @@ def options(*command: str) -> frozenset[str]:
 
 COMMANDS = [
     *[("colorize",), ("anchors",), ("video",), ("web",), ("info",), ("convert",), ("download",)],
-    *[("export",), ("evaluate",), ("train",)],
+    *[("calibrate",), ("export",), ("evaluate",), ("train",)],
     *[("train", stage) for stage in ("spixnet", "backbone", "tokens", "colorizer", "cache")],
 ]
 

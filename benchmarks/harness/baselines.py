@@ -6,7 +6,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,12 @@ from disco_fast.engine.graphs import settled
 from disco_fast.model import DISCO, DISCOOutput
 from disco_fast.model.scale import TOKEN_DIM
 
+from . import N_ANCHORS
 from . import published as published_ops
+from .inputs import calibration_crops
 
 CONVOLUTIONAL = {"segnet": 1, "repnet": 1, "enhanceNet": 1 + TOKEN_DIM}  # input channels
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}  # int8: of what is not quantized
 
 # From gray [1,1,H,W] and first centers [1,K] to a DISCOOutput, or to ab alone.
 Forward = Callable[[Tensor, Tensor], Any]
@@ -76,20 +78,61 @@ def openvino(precision: str) -> Build:
         folded = _copy(network, device)
         fold_spectral_norm(folded)
         fast = Engine(network, "fp32", device).network
+        seen = _inputs_of(fast) if precision == "int8" else {}
         for name, channels in CONVOLUTIONAL.items():
             example = torch.zeros(1, channels, size, size)
-            setattr(fast, name, _InOpenVINO(vino, getattr(folded, name), example, precision))
+            part = "fp32" if precision == "int8" and name == "segnet" else precision  # as ours
+            inside = _InOpenVINO(vino, getattr(folded, name), example, part, seen.get(name, ()))
+            setattr(fast, name, inside)
         return _forward(fast)
 
     return build
 
 
-class _InOpenVINO(nn.Module):
-    """A network converted for inputs shaped as an example; as many threads as torch has."""
+def _inputs_of(network: DISCO) -> dict[str, list[Tensor]]:
+    """What its convolutional networks take for the crops that ranges are measured on."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in CONVOLUTIONAL}
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, into=into: into.append(inputs[0])
+        )
+        for name, into in seen.items()
+    ]
+    with torch.inference_mode():
+        for gray in calibration_crops():
+            network(gray, N_ANCHORS)
+    for hook in hooks:
+        hook.remove()
+    return seen
 
-    def __init__(self, vino: Any, network: nn.Module, example: Tensor, precision: str):
+
+class _InOpenVINO(nn.Module):
+    """A network converted for inputs shaped as an example; as many threads as torch has.
+
+    Args:
+        vino: the package.
+        network: what is converted.
+        example: of its input.
+        precision: of its convolutions.
+        seen: inputs, if those are to be in int8, by NNCF.
+    """
+
+    def __init__(
+        self,
+        vino: Any,
+        network: nn.Module,
+        example: Tensor,
+        precision: str,
+        seen: Sequence[Tensor] = (),
+    ):
         super().__init__()
         model = vino.convert_model(network, example_input=example, input=[list(example.shape)])
+        if precision == "int8":
+            try:
+                nncf = need("bench", "nncf")
+            except MissingExtraError as error:
+                raise LeftOutError(str(error)) from error
+            model = nncf.quantize(model, nncf.Dataset([x.numpy() for x in seen]))
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -157,6 +200,7 @@ RIVALS: dict[str, tuple[Build, str]] = {
     "compiled": (compiled, "fp32"),
     "openvino_fp32": (openvino("fp32"), "fp32"),
     "openvino_bf16": (openvino("bf16"), "bf16"),
+    "openvino_int8": (openvino("int8"), "int8"),
 }
 
 # ---- The official code ---------------------------------------------------------------------------

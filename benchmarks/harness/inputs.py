@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from disco_fast.color import normalize_lightness
+from disco_fast.engine.calibration import measure_ranges
+from disco_fast.model import DISCO
 from disco_fast.reference import rgb_to_l
 
-from . import N_ANCHORS
+from . import N_ANCHORS, SIZE
 from .report import ROOT
 
 PHOTOGRAPHS = ROOT / "examples" / "photographs"
+_CALIBRATED = 20
 SMALLEST_CROP = 0.6  # of the photograph's shorter side
 
 
@@ -63,6 +66,16 @@ def random_centers(images: int, superpixels: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     draws = [torch.randperm(superpixels, generator=generator)[:N_ANCHORS] for _ in range(images)]
     return torch.stack(draws)
+
+
+def calibration_crops() -> tuple[Tensor, ...]:
+    """What ranges are measured on: the crops after those that rivals are compared on."""
+    return photographs(2 * _CALIBRATED, SIZE)[0][_CALIBRATED:].split(1)
+
+
+def know_ranges(network: DISCO) -> None:
+    """Measure what int8 needs to know. In place."""
+    network.ranges = measure_ranges(network, calibration_crops(), N_ANCHORS)
 
 
 def is_size(size: int) -> bool:

@@ -23,6 +23,7 @@ NAMES = {
     "compiled": "published path, torch.compile",
     "openvino_fp32": "engine, convolutions by OpenVINO",
     "openvino_bf16": "engine, convolutions by OpenVINO",
+    "openvino_int8": "engine, convolutions by OpenVINO",
     "disco_fast": "**disco_fast**",
 }
 CHART = {  # in the speed chart, from the top
@@ -30,10 +31,12 @@ CHART = {  # in the speed chart, from the top
     ("compiled", "fp32"): "torch.compile",
     ("openvino_fp32", "fp32"): "OpenVINO fp32",
     ("openvino_bf16", "bf16"): "OpenVINO bf16",
+    ("openvino_int8", "int8"): "OpenVINO int8",
     ("disco_fast", "fp32"): "disco_fast fp32",
     ("disco_fast", "bf16"): "disco_fast bf16",
+    ("disco_fast", "int8"): "disco_fast int8",
 }
-COLORS = {"fp32": "#1f5fa8", "bf16": "#c2410c", "fp16": "#15803d"}
+COLORS = {"fp32": "#1f5fa8", "bf16": "#c2410c", "fp16": "#15803d", "int8": "#15803d"}
 OTHERS = "#9ca3af"
 STYLES = ("-", "--", ":", "-.")  # one a report
 MARKERS = {
@@ -42,6 +45,7 @@ MARKERS = {
     "compiled": "^",
     "openvino_fp32": "D",
     "openvino_bf16": "D",
+    "openvino_int8": "D",
 }
 STYLE = {
     "svg.hashsalt": "disco_fast",  # the same names in the file every time

@@ -8,6 +8,7 @@
 #include "color.h"
 #include "encoder.h"
 #include "kmeans.h"
+#include "quantize.h"
 #include "sp_correlate.h"
 #include "sp_diffuse.h"
 #include "sp_pool.h"
@@ -32,6 +33,7 @@ const Kernels& kernels() {
       anchor_images,
       encode_blocks,
       bias_act_rows,
+      quantize_rows,
       rgb_to_l_pixels,
       lab_to_rgb_rows,
   };

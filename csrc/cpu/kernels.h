@@ -48,6 +48,7 @@ struct Kernels {
   void (*encode_blocks)(const EncoderArgs&, int64_t step, int64_t begin, int64_t end);
   // Items: rows where inner is 1, else rows * channels.
   void (*bias_act_rows)(const BiasActArgs&, int64_t begin, int64_t end);
+  void (*quantize_rows)(const QuantizeArgs&, int64_t begin, int64_t end);    // items: rows of out
   void (*rgb_to_l_pixels)(const RgbToLArgs&, int64_t begin, int64_t end);    // items: N * pixels
   void (*lab_to_rgb_rows)(const LabToRgbArgs&, int64_t begin, int64_t end);  // items: N * rows
 };

@@ -122,6 +122,43 @@ struct CpuBackend {
   }
 };
 
+// On a CPU alone: no other device here has a convolution that takes its result.
+Tensor quantize(const Tensor& x, double slope, const Tensor& scale, const Tensor& shift,
+                int64_t padding, int64_t zero) {
+  check_one_device("quantize", x, scale, shift);
+  DISCO_FAST_CHECK(x.dim() == 4 && element_of(x) != Element::kFloat64,
+                   "quantize: x must be [N,C,H,W] in fp32, fp16 or bf16");
+  DISCO_FAST_CHECK(padding >= 0 && zero >= 0 && zero <= 255,
+                   "quantize: padding must not be negative, zero must be a byte");
+  const int64_t n = x.size(0), channels = x.size(1), rows = x.size(2), columns = x.size(3);
+  for (const Tensor* row : {&scale, &shift}) {
+    DISCO_FAST_CHECK(
+        row->dim() == 1 && row->size(0) == channels && row->scalar_type() == ScalarType::Float,
+        "quantize: scale and shift must be [C] in fp32");
+  }
+  constexpr auto kLast = torch::headeronly::MemoryFormat::ChannelsLast;
+  const Tensor input = torch::stable::contiguous(x, kLast);
+  const Tensor s = torch::stable::contiguous(scale), t = torch::stable::contiguous(shift);
+  const Tensor out =
+      torch::stable::empty({n, channels, rows + 2 * padding, columns + 2 * padding},
+                           ScalarType::Byte, std::nullopt, x.device(), std::nullopt, kLast);
+  const QuantizeArgs args = {element_of(x),
+                             n,
+                             rows,
+                             columns,
+                             channels,
+                             padding,
+                             slope,
+                             int(zero),
+                             input.const_data_ptr(),
+                             static_cast<const float*>(s.const_data_ptr()),
+                             static_cast<const float*>(t.const_data_ptr()),
+                             out.mutable_data_ptr()};
+  in_parallel(n * (rows + 2 * padding), columns * channels / 8 + 1,
+              [&](int64_t begin, int64_t end) { best_kernels().quantize_rows(args, begin, end); });
+  return out;
+}
+
 std::string instruction_set() { return best_kernels().name; }
 
 }  // namespace
@@ -129,6 +166,7 @@ std::string instruction_set() { return best_kernels().name; }
 
 STABLE_TORCH_LIBRARY_IMPL(disco_fast, CPU, m) {
   disco_fast::Ops<disco_fast::CpuBackend>::register_all(m);
+  m.impl("quantize", TORCH_BOX(&disco_fast::quantize));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(disco_fast, CompositeExplicitAutograd, m) {

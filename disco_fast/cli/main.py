@@ -30,7 +30,7 @@ from ..engine import precision
 from ..io.atomic import remove_stale
 from ..io.libvips import pyvips
 from ..io.opencv import opencv
-from . import colorize, evaluate, export, train, video, web
+from . import calibrate, colorize, evaluate, export, train, video, web
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -164,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
         ("info", "show what is installed, and which kernels run and why", None, _run_info),
         ("convert", "convert a checkpoint to safetensors", _convert_arguments, _run_convert),
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),
+        (
+            "calibrate",
+            "measure what int8 needs to know of a checkpoint",
+            calibrate.add_arguments,
+            calibrate.run,
+        ),
         ("export", "write the networks around the ops as ONNX", export.add_arguments, export.run),
         ("train", "train a network", train.add_arguments, train.run),
         ("evaluate", "measure the quality of colors", evaluate.add_arguments, evaluate.run),

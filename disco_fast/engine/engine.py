@@ -18,7 +18,7 @@ class Engine(nn.Module):
 
     Args:
         network: the network as published; it is copied, not changed.
-        precision: "auto", "fp32", "bf16" or "fp16", see `precision.py`.
+        precision: "auto", "fp32", "bf16", "fp16" or "int8", see `precision.py`.
         device: where to run; the CPU if None.
         without: rewrites to skip, names out of `prepared.REWRITES`.
 

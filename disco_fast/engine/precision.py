@@ -7,28 +7,49 @@ how often is in docs/accuracy.md.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
 from ..model import DISCO
 from ..model.efficientnet import EfficientNetBackbone
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.bfloat16,  # what is not in 8 bits
+}
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """The precision that `precision` means on `device`: "fp32", "bf16" or "fp16".
+    """The precision that `precision` means on `device`: "fp32", "bf16", "fp16" or "int8".
 
-    "auto" is bf16 where the hardware multiplies bf16, fp16 on older GPUs, else fp32.
+    "auto" is bf16 where the hardware multiplies bf16, fp16 on older GPUs, else fp32. It is never
+    int8, which differs from fp32 by more than bf16 does. A CPU that only emulates bf16 computes in
+    it where asked to, and a warning says what is faster.
 
     Raises:
-        ValueError: unknown name, or fp16 on a CPU (where nothing computes in it).
+        ValueError: unknown name, fp16 on a CPU (where nothing computes in it), or int8 elsewhere
+            than on a CPU that multiplies bytes.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("precision: fp16 runs on GPUs only, on a CPU use bf16 or fp32")
+    if precision == "int8" and device.type != "cpu":
+        raise ValueError("precision: int8 runs on CPUs only, on a GPU use bf16 or fp16")
+    if precision == "int8" and not cpu_has_int8():
+        raise ValueError(
+            "precision: int8 needs a processor with VNNI or AMX instructions, here use fp32"
+        )
+    if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        warnings.warn(
+            'this processor has no bf16 instructions and is many times faster in precision="fp32"',
+            stacklevel=2,
+        )
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -42,12 +63,18 @@ def cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
+def cpu_has_int8() -> bool:
+    """Whether this processor multiplies bytes (VNNI, AMX), and torch has convolutions that do."""
+    convolution = hasattr(torch.ops.onednn, "qconv2d_pointwise")
+    return convolution and getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
+
+
 class InFormat(nn.Module):
     """A convolutional network in a precision and a memory layout, with fp32 inputs and outputs.
 
     Args:
         network: converted in place.
-        precision: "fp32", "bf16" or "fp16".
+        precision: as `resolve` gives it.
         layout: of weights and activations.
     """
 

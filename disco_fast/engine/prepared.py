@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import ops, reference
 from ..color import N_BINS
 from ..model import DISCO
+from ..model.backbone import Backbone
 from ..model.scale import TOKEN_DIM
 from ..model.transformer import TokenEncoder, position_encoding
 from .convolutions import (
@@ -23,6 +24,7 @@ from .convolutions import (
     widen_kernels,
 )
 from .graphs import capture_streams
+from .int8 import Int8Convolution, convolve_in_int8
 from .precision import DTYPES, set_formats
 
 REWRITES = {
@@ -52,13 +54,13 @@ class PreparedDISCO(DISCO):
 
     Args:
         network: as published; it is not changed.
-        precision: of the convolutions, "fp32", "bf16" or "fp16".
+        precision: of the convolutions, "fp32", "bf16", "fp16" or "int8".
         device: where it will run.
         without: rewrites to skip, names out of `REWRITES`; without "spectral norm" also those that
             change convolutions.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or for int8 the network's ranges are.
     """
 
     _of_token: Tensor
@@ -71,6 +73,11 @@ class PreparedDISCO(DISCO):
         device: torch.device | str = "cpu",
         without: Collection[str] = (),
     ):
+        if precision == "int8" and network.ranges is None:
+            raise ValueError(
+                "precision: int8 needs a checkpoint that says where its values lie; 'disco-fast"
+                " calibrate' writes one"
+            )
         if unknown := set(without) - set(REWRITES):
             raise ValueError(
                 f"without: expected names out of {', '.join(REWRITES)}, got {', '.join(unknown)}"
@@ -87,6 +94,9 @@ class PreparedDISCO(DISCO):
         self._encodings = lru_cache(GRIDS)(_encoding)
         self._rewrite_convolutions()
         self._rewrite_tokens()
+        if precision == "int8":
+            convolve_in_int8(self, network.ranges or {})
+            self._widen_features()
         set_formats(self, precision)
         if "packing" in self._rewrites:
             pack_convolutions(self)  # needs every convolution in its final format
@@ -107,6 +117,12 @@ class PreparedDISCO(DISCO):
             widen_kernels(self)
         if "upsampling" in self._rewrites:
             merge_upsampling(self)
+
+    def _widen_features(self) -> None:
+        if isinstance(self.repnet, Backbone):
+            last = self.repnet.conv10_2[-1]
+            if isinstance(last, Int8Convolution):
+                last.dtype = torch.float32  # as they are pooled
 
     def _rewrite_tokens(self) -> None:
         if "color look-up" in self._rewrites:
@@ -179,7 +195,8 @@ class PreparedDISCO(DISCO):
 
     def _spread(self, tokens: Tensor, association: Tensor, gray: Tensor) -> Tensor:
         # Converts 10 channels in front of SP-Diffusion instead of 65 behind it.
-        return super()._spread(tokens, association.to(self._dtype), gray.to(self._dtype))
+        association = association.to(self._dtype, memory_format=torch.channels_last)
+        return super()._spread(tokens, association, gray.to(self._dtype))
 
 
 class EncoderAtOnce(nn.Module):

@@ -1,5 +1,23 @@
 """The network as published, with the official state_dict keys."""
 
-from .disco import BACKBONES, DISCO, DISCOOutput, Generated, Placed, Superpixels, assemble
+from .disco import (
+    BACKBONES,
+    DISCO,
+    DISCOOutput,
+    Generated,
+    Placed,
+    Ranges,
+    Superpixels,
+    assemble,
+)
 
-__all__ = ["BACKBONES", "DISCO", "DISCOOutput", "Generated", "Placed", "Superpixels", "assemble"]
+__all__ = [
+    "BACKBONES",
+    "DISCO",
+    "DISCOOutput",
+    "Generated",
+    "Placed",
+    "Ranges",
+    "Superpixels",
+    "assemble",
+]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,9 @@ from .refinenet import RefineNet
 from .scale import STRIDE, TOKEN_DIM
 from .spixnet import SPixNet
 from .transformer import TokenEncoder, position_encoding
+
+Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+"""The least and the largest value that a convolution takes, by its name in a prepared network."""
 
 BACKBONES = {"published": STRIDE, "efficientnet-lite0": 32}
 """The backbones by name, and of what the sides of their pictures must be multiples."""
@@ -139,11 +144,13 @@ class DISCO(nn.Module):
         ops: where the forward pass takes its ops from; set it to `disco_fast.reference` to run the
             specification.
         readout: what its color logits mean; as the official checkpoints', unless set.
+        ranges: what int8 needs to know of it, see `engine/calibration.py`; None unless measured.
         stride: height and width of the input must be multiples of it.
     """
 
     ops: ModuleType = ops
     readout: Readout
+    ranges: Ranges | None = None
     _bin_centers: Tensor
 
     def __init__(self, width: float = 1.0, cell_size: int = 16, backbone: str = "published"):

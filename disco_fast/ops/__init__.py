@@ -12,7 +12,7 @@ from .. import _library
 from .anchors import anchor_bins, choose_anchors, select_anchors
 from .clustering import SEEDINGS, kmeans, kmeans_init
 from .color import lab_to_rgb, rgb_to_l
-from .convolutions import bias_act
+from .convolutions import bias_act, quantize
 from .schemas import SCHEMAS
 from .superpixels import sp_diffuse, sp_pool, sp_pool_with_size, superpixel_size
 from .transformer import encoder
@@ -30,6 +30,7 @@ __all__ = [
     "kmeans",
     "kmeans_init",
     "lab_to_rgb",
+    "quantize",
     "rgb_to_l",
     "select_anchors",
     "sp_diffuse",

@@ -1,4 +1,4 @@
-"""What follows a convolution, in one pass."""
+"""What follows a convolution, in one pass, and what comes before one in 8 bits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ define(
     reference.bias_act,
     "(Tensor x, Tensor? bias, Tensor? residual, float slope, Tensor? scale=None,"
     " Tensor? shift=None) -> Tensor",
+)
+define(
+    reference.quantize,
+    "(Tensor x, float slope, Tensor scale, Tensor shift, int padding, int zero) -> Tensor",
 )
 
 
@@ -52,10 +56,9 @@ def bias_act(
     wide = reference.wide_dtype(x.dtype)
     for name, row in given.items():
         if tuple(row.shape) != shape[1:2] or row.dtype != wide:
-            refuse("bias_act", f"{name} [{shape[1]}] in {wide}", (tuple(row.shape), row.dtype))
+            refuse("bias_act", f"{name} [{shape[1]}] in {wide}", _kind(row))
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
-        got = tuple(residual.shape), residual.dtype
-        refuse("bias_act", f"residual {list(shape)} in {x.dtype} like x", got)
+        refuse("bias_act", f"residual {list(shape)} in {x.dtype} like x", _kind(residual))
     if not math.isfinite(slope):
         refuse("bias_act", "slope finite", slope)
     detached = {name: row.detach() for name, row in others.items()}
@@ -79,3 +82,55 @@ def _(
     shift: Tensor | None = None,
 ) -> Tensor:
     return torch.empty_like(x, memory_format=reference.layout_of(x))
+
+
+def quantize(
+    x: Tensor, slope: float, scale: Tensor, shift: Tensor, padding: int, zero: int
+) -> Tensor:
+    """The bytes that a convolution in 8 bits takes; see `reference.quantize`. No gradient.
+
+    On CUDA tensors the specification computes it: nothing there takes the result.
+
+    Args:
+        x: [N,C,H,W], fp32, fp16 or bf16.
+        slope: what negative values are multiplied by, finite: 0 is a ReLU, 1 no activation.
+        scale: [C] fp32, quantization steps in a unit.
+        shift: [C] fp32, added last.
+        padding: rows and columns of the border on each side, not negative.
+        zero: the byte of the border, 0..255.
+
+    Returns:
+        [N,C,H+2*padding,W+2*padding] uint8, channels-last.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    check_floating("quantize", x=x, scale=scale, shift=shift)
+    if x.dim() != 4 or 0 in x.shape or x.dtype == torch.float64:
+        refuse("quantize", "x [N,C,H,W] in fp32, fp16 or bf16, none of them 0", _kind(x))
+    for name, row in (("scale", scale), ("shift", shift)):
+        if tuple(row.shape) != tuple(x.shape[1:2]) or row.dtype != torch.float32:
+            refuse("quantize", f"{name} [{x.shape[1]}] in {torch.float32}", _kind(row))
+    if not math.isfinite(slope):
+        refuse("quantize", "slope finite", slope)
+    if padding < 0:
+        refuse("quantize", "padding not negative", padding)
+    if not 0 <= zero <= 255:
+        refuse("quantize", "zero in 0..255", zero)
+    tensors = x.detach(), slope, scale.detach(), shift.detach()
+    return torch.ops.disco_fast.quantize(*tensors, padding, zero)
+
+
+def _kind(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
+    return tuple(tensor.shape), tensor.dtype
+
+
+@torch.library.register_fake("disco_fast::quantize")
+def _(x: Tensor, slope: float, scale: Tensor, shift: Tensor, padding: int, zero: int) -> Tensor:
+    images, channels, rows, columns = x.shape
+    return torch.empty(
+        (images, channels, rows + 2 * padding, columns + 2 * padding),
+        dtype=torch.uint8,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )

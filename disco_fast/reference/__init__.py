@@ -23,7 +23,7 @@ from .anchors import (
 )
 from .clustering import kmeans, kmeans_init
 from .color import RGB_TO_XYZ, WHITE, XYZ_TO_RGB, lab_to_rgb, rgb_to_l
-from .convolutions import bias_act
+from .convolutions import bias_act, quantize
 from .superpixels import (
     EPSILON,
     layout_of,
@@ -73,6 +73,7 @@ __all__ = [
     "mean_bins",
     "neighbour_offsets",
     "pack_encoder",
+    "quantize",
     "rgb_to_l",
     "select_anchors",
     "sp_aggregate",

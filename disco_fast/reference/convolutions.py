@@ -1,4 +1,4 @@
-"""What follows a convolution."""
+"""What follows a convolution, and what comes before one in 8 bits."""
 
 from __future__ import annotations
 
@@ -37,3 +37,25 @@ def bias_act(
     value = value if scale is None else value * scale[:, None, None]
     value = value if shift is None else value + shift[:, None, None]
     return torch.empty_like(x, memory_format=layout_of(x)).copy_(value)
+
+
+def quantize(
+    x: Tensor, slope: float, scale: Tensor, shift: Tensor, padding: int, zero: int
+) -> Tensor:
+    """(Leaky) ReLU, scale and shift, rounded to bytes, with a border: a convolution's input.
+
+    Args:
+        x: [N,C,H,W], fp32, fp16 or bf16.
+        slope: what negative values are multiplied by: 0 is a ReLU, 1 no activation.
+        scale: [C] fp32, that the activated values are multiplied by: quantization steps in a unit.
+        shift: [C] fp32, added: the byte of zero, and whatever else was added.
+        padding: rows and columns of the border on each side.
+        zero: its byte.
+
+    Returns:
+        [N,C,H+2*padding,W+2*padding] uint8, channels-last. Halves are rounded to even, what lies
+        beyond 0..255 becomes the end, NaN 0.
+    """
+    value = bias_act(x.float(), None, None, slope, scale, shift)
+    value = F.pad(value.nan_to_num(0.0).clamp(0, 255).round(), [padding] * 4, value=zero)
+    return value.to(torch.uint8, memory_format=torch.channels_last)

@@ -48,7 +48,7 @@ class Load:
             "required": {
                 "checkpoint": ("STRING", checkpoint),
                 "device": (["auto", "cuda", "cpu"], {"default": "auto"}),
-                "precision": (["auto", "fp32", "bf16", "fp16"], {"default": "auto"}),
+                "precision": (["auto", "fp32", "bf16", "fp16", "int8"], {"default": "auto"}),
             }
         }
 

@@ -1,0 +1,61 @@
+"""Where the values lie that each convolution takes: what `int8.py` needs to know."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ..model import DISCO, Ranges
+from .int8 import levels, runs_in_int8
+from .prepared import PreparedDISCO
+
+_VALUES = 1 << 15  # of each convolution's input that are looked at, per picture
+_SHARES = torch.linspace(0.3, 1.0, 29)  # of the whole range, that are tried
+
+
+@torch.inference_mode()
+def measure_ranges(network: DISCO, pictures: Iterable[Tensor], n_anchors: int = 8) -> Ranges:
+    """The range of each convolution's input with the least mean square error in 8 bits.
+
+    Args:
+        network: as published.
+        pictures: [N,1,H,W] each, as `DISCO.forward` takes them; a few dozen suffice.
+        n_anchors: K.
+
+    Raises:
+        ValueError: no pictures.
+    """
+    prepared = PreparedDISCO(network, "fp32", without=("packing",))
+    seen: dict[str, list[Tensor]] = defaultdict(list)
+    for name, module in prepared.named_modules():
+        if runs_in_int8(module) and name.startswith(("repnet", "enhanceNet")):
+            _record(module, seen[name.replace(".network", "")])
+    for gray in pictures:
+        prepared(gray, n_anchors)
+    if not any(seen.values()):
+        raise ValueError("pictures: expected some, got none")
+    return {name: _best(torch.cat(values)) for name, values in seen.items()}
+
+
+def _record(module: nn.Module, into: list[Tensor]) -> None:
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].flatten()
+        every = max(1, len(values) // _VALUES) | 1  # odd: not always the same channels
+        into.append(values[::every].clone())
+
+    module.register_forward_pre_hook(keep)
+
+
+def _best(values: Tensor) -> tuple[float, float]:
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+
+    def error(share: float) -> float:
+        step, zero = levels(low * share, high * share)
+        rounded = (values / step + zero).round().clamp(0, 255)
+        return float(((rounded - zero) * step - values).square().mean())
+
+    share = min(_SHARES.tolist(), key=error)
+    return low * share, high * share
