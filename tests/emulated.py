@@ -51,6 +51,15 @@ def build(folder: Path, target: str, **settings: object) -> Path:
     return next(path for path in (folder / target, folder / f"lib{target}.so") if path.exists())
 
 
+def sanitized(program: str, sanitizer: str) -> Path:
+    """A program of tests/native under a sanitizer, built by the first who asks."""
+    place = folder / sanitizer.replace(",", "-")
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / "lock"):
+        built = place / program
+        return built if built.exists() else build(place, program, SANITIZER=sanitizer)
+
+
 @cache
 def library():
     """The namespace `torch.ops.disco_fast_emulated`, loaded once, and built by the first."""

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -766,6 +767,19 @@ void set_multiprocessors(int count) { processors = count; }
 int multiprocessors() { return processors; }
 void set_architecture(int architecture) { capability = architecture; }
 int architecture() { return capability; }
+
+namespace {
+const char* const without = std::getenv("EMULATED_WITHOUT");
+}
+
+EMU_UNWATCHED bool left_out(const char* file, int line) {
+  if (without == nullptr) return false;
+  const char* slash = std::strrchr(file, '/');
+  const char* name = slash == nullptr ? file : slash + 1;
+  const size_t length = std::strlen(name);
+  return std::strncmp(without, name, length) == 0 && without[length] == ':' &&
+         std::atoi(without + length + 1) == line;
+}
 
 // ---- The words.
 

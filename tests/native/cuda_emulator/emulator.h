@@ -53,6 +53,11 @@ int multiprocessors();
 void set_architecture(int architecture);
 int architecture();
 
+// Whether the barrier or fence in a line of a file is the one that EMULATED_WITHOUT in the
+// environment names, as in kmeans.cuh:358. Looked up before any kernel runs: what synchronizes
+// threads must not be added in its place.
+bool left_out(const char* file, int line);
+
 // ---- For kernels.
 
 // The running block's, 16-byte aligned.
