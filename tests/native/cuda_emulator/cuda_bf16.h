@@ -19,8 +19,6 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   return __nv_bfloat16{uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 
-inline __nv_bfloat16 __float2bfloat16(float value) { return __float2bfloat16_rn(value); }
-
 // Two, the first in the lower bits.
 struct alignas(4) __nv_bfloat162 {
   __nv_bfloat16 x, y;

@@ -34,8 +34,6 @@ inline __half __float2half_rn(float value) {
   return __half{uint16_t(sign | ((rebiased + 0xfff + (rebiased >> 13 & 1)) >> 13))};
 }
 
-inline __half __float2half(float value) { return __float2half_rn(value); }
-
 // Two, the first in the lower bits.
 struct alignas(4) __half2 {
   __half x, y;

@@ -114,10 +114,10 @@ class Machine {
   // Orders all that was run before what the caller does next.
   void finish();
 
-  int sync_threads(Word word, bool vote);
-  void sync_warp(unsigned mask);
+  bool sync_threads(Word word, bool vote);
+  void sync_warp();
   uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source);
-  unsigned ballot(Word word, unsigned mask, bool vote);
+  unsigned ballot(unsigned mask, bool vote);
   void together(void* mine, void (*act)(void* const* lanes));
   int lane() const;
   void sleep();
@@ -168,8 +168,8 @@ class Machine {
   int exited_count_ = 0;
   int at_barrier_ = 0;  // Threads that have come to the barrier of the block.
   Thread* first_at_barrier_ = nullptr;
-  int votes_ = 0, barrier_votes_ = 0;  // Of those, and of all at the last barrier.
-  uint32_t meeting_[kMaxWarps] = {};   // The lanes that wait for others of their warp.
+  bool vote_ = false, barrier_vote_ = false;  // Any of theirs, and any at the last barrier.
+  uint32_t meeting_[kMaxWarps] = {};          // The lanes that wait for others of their warp.
   Order order_ = Order::kAscending;
   uint32_t random_ = 2463534242;
 
@@ -258,24 +258,25 @@ EMU_UNWATCHED int Machine::lane() const { return running_->number % kWarpSize; }
 
 EMU_UNWATCHED unsigned char* Machine::shared_memory() const { return shared_memory_; }
 
-EMU_UNWATCHED int Machine::sync_threads(Word word, bool vote) {
+EMU_UNWATCHED bool Machine::sync_threads(Word word, bool vote) {
   Thread& self = *running_;
   self.word = word;
   if (at_barrier_ == 0) first_at_barrier_ = &self;
   if (first_at_barrier_->word != word) fail(Fault::kMismatch, first_at_barrier_->number);
-  votes_ += vote;
+  vote_ |= vote;
   if (++at_barrier_ < count_) {
     wait();
-    return barrier_votes_;  // The next barrier cannot overwrite it: it needs this thread.
+    return barrier_vote_;  // The next barrier cannot overwrite it: it needs this thread.
   }
   ++events_;
-  barrier_votes_ = votes_;
-  at_barrier_ = votes_ = 0;
+  barrier_vote_ = vote_;
+  vote_ = false;
+  at_barrier_ = 0;
   release_all(&block_word_);
   acquire_all(&block_word_);
   for (int warp = 0; warp < warps(); ++warp) ready_.add(warp, lanes_of(warp));
   ready_.remove(self.number);
-  return barrier_votes_;
+  return barrier_vote_;
 }
 
 // Returns when all lanes of the mask have called it. The last of them goes on without a switch.
@@ -331,7 +332,7 @@ EMU_UNWATCHED void Machine::exchange(Word word, int warp, uint32_t mask) {
     lanes[0].act(things);
     return;
   }
-  const bool vote = word == Word::kBallot || word == Word::kAny || word == Word::kAll;
+  const bool vote = word == Word::kBallot;
   uint64_t votes = 0;
   for (uint32_t rest = vote ? mask : 0; rest; rest &= rest - 1) {
     const int lane = __builtin_ctz(rest);
@@ -350,7 +351,7 @@ EMU_UNWATCHED void Machine::sleep() {
   wait();
 }
 
-EMU_UNWATCHED void Machine::sync_warp(unsigned mask) { meet(Word::kSyncWarp, mask); }
+EMU_UNWATCHED void Machine::sync_warp() { meet(Word::kSyncWarp, ~0u); }
 
 EMU_UNWATCHED uint64_t Machine::shuffle(Word word, unsigned mask, uint64_t offered, int source) {
   Thread& self = *running_;
@@ -360,10 +361,10 @@ EMU_UNWATCHED uint64_t Machine::shuffle(Word word, unsigned mask, uint64_t offer
   return self.received;
 }
 
-EMU_UNWATCHED unsigned Machine::ballot(Word word, unsigned mask, bool vote) {
+EMU_UNWATCHED unsigned Machine::ballot(unsigned mask, bool vote) {
   Thread& self = *running_;
   self.offered = vote;
-  meet(word, mask);
+  meet(Word::kBallot, mask);
   return unsigned(self.received);
 }
 
@@ -491,7 +492,8 @@ EMU_UNWATCHED void Machine::enter_block() {
 EMU_UNWATCHED void Machine::reset_block(uint3 block) {
   block_ = block;
   ready_ = asleep_ = exited_ = ThreadSet();
-  exited_count_ = at_barrier_ = votes_ = 0;
+  exited_count_ = at_barrier_ = 0;
+  vote_ = false;
   for (int warp = 0; warp < warps(); ++warp) {
     ready_.add(warp, lanes_of(warp));
     meeting_[warp] = 0;
@@ -550,11 +552,9 @@ std::string Machine::place_of(int thread) const {
 }
 
 std::string Machine::call_of(int thread) const {
-  static const char* const kNames[] = {
-      "__syncthreads",   "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
-      "__syncwarp",      "__shfl_sync",         "__shfl_up_sync",    "__shfl_down_sync",
-      "__shfl_xor_sync", "__ballot_sync",       "__any_sync",        "__all_sync",
-      "mma.sync",        "__nanosleep"};
+  static const char* const kNames[] = {"__syncthreads", "__syncthreads_or", "__syncwarp",
+                                       "__shfl_sync",   "__shfl_xor_sync",  "__ballot_sync",
+                                       "mma.sync",      "__nanosleep"};
   const std::string name = kNames[int(threads_[thread].word)];
   if (is_block_barrier(threads_[thread].word) || threads_[thread].word == Word::kNanosleep) {
     return name + "()";
@@ -592,7 +592,6 @@ struct Kernel {
 std::mutex kernels_mutex;
 std::map<const void*, Kernel> kernels;  // By address.
 
-thread_local cudaError_t kept_error = cudaSuccess;
 thread_local std::string launch_failure;  // The last one, in a sentence.
 
 // Most dynamic shared memory of a block. What may be had without asking, and what there is at all,
@@ -728,13 +727,6 @@ size_t allowed_shared_memory(const void* kernel) {
   return allowed_bytes(kernels[kernel]);
 }
 
-cudaError_t keep_error(cudaError_t error) {
-  if (error != cudaSuccess) kept_error = error;
-  return error;
-}
-cudaError_t last_error() { return kept_error; }
-void clear_error() { kept_error = cudaSuccess; }
-
 const char* describe(cudaError_t error) {
   switch (error) {
     case cudaSuccess:
@@ -784,14 +776,12 @@ EMU_UNWATCHED bool left_out(const char* file, int line) {
 // ---- The words.
 
 EMU_UNWATCHED unsigned char* dynamic_shared_memory() { return machine->shared_memory(); }
-EMU_UNWATCHED int sync_threads(Word word, bool vote) { return machine->sync_threads(word, vote); }
-EMU_UNWATCHED void sync_warp(unsigned mask) { machine->sync_warp(mask); }
+EMU_UNWATCHED bool sync_threads(Word word, bool vote) { return machine->sync_threads(word, vote); }
+EMU_UNWATCHED void sync_warp() { machine->sync_warp(); }
 EMU_UNWATCHED uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source) {
   return machine->shuffle(word, mask, offered, source);
 }
-EMU_UNWATCHED unsigned ballot(Word word, unsigned mask, bool vote) {
-  return machine->ballot(word, mask, vote);
-}
+EMU_UNWATCHED unsigned ballot(unsigned mask, bool vote) { return machine->ballot(mask, vote); }
 EMU_UNWATCHED void together(void* mine, void (*act)(void* const* lanes)) {
   machine->together(mine, act);
 }

@@ -49,7 +49,7 @@ int64_t allowances();
 void set_multiprocessors(int count);
 int multiprocessors();
 
-// The compute capability of the GPU and of the code for it, 90 at first: as in 9.0.
+// The compute capability of the kernels' code, 90 at first: as in 9.0.
 void set_architecture(int architecture);
 int architecture();
 
@@ -71,27 +71,21 @@ inline constexpr size_t kDefaultSharedMemory = 48 << 10;
 // The barriers of a block come first, the words of a warp after them.
 enum class Word {
   kSyncThreads,
-  kSyncThreadsCount,
-  kSyncThreadsAnd,
   kSyncThreadsOr,
   kSyncWarp,
   kShuffle,
-  kShuffleUp,
-  kShuffleDown,
   kShuffleXor,
   kBallot,
-  kAny,
-  kAll,
   kMma,
   kNanosleep,
 };
 
-// How many threads of the block voted for.
-int sync_threads(Word word, bool vote);
-void sync_warp(unsigned mask);
+// Whether any thread of the block voted for.
+bool sync_threads(Word word, bool vote);
+void sync_warp();
 // What lane `source` offers; all ones if it is not one of the lanes that take part.
 uint64_t shuffle(Word word, unsigned mask, uint64_t offered, int source);
-unsigned ballot(Word word, unsigned mask, bool vote);
+unsigned ballot(unsigned mask, bool vote);
 // All lanes of a whole warp come to it, each with something of its own; then one of them acts on
 // the things of all.
 void together(void* mine, void (*act)(void* const* lanes));
@@ -114,9 +108,6 @@ cudaError_t launch(const Launch& launch);
 cudaError_t allow_shared_memory(const void* kernel, int bytes);
 size_t allowed_shared_memory(const void* kernel);
 
-cudaError_t keep_error(cudaError_t error);
-cudaError_t last_error();
-void clear_error();
 const char* describe(cudaError_t error);
 
 }  // namespace emu
