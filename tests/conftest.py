@@ -35,7 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is dear run in one process: Ray, or the fixtures of a file."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        shared = item.path.name != "test_sanitizers.py" and not {"backend", "device"}.intersection(fixtures)
+        shared = item.path.name != "test_sanitizers.py" and not {"backend", "device"}.intersection(
+            fixtures
+        )
         if shared:
             group = "ray" if "ray" in fixtures else item.path.name
             item.add_marker(pytest.mark.xdist_group(group))
