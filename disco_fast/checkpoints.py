@@ -21,7 +21,7 @@ from .io.atomic import whole_file
 from .model import DISCO, Ranges, assemble
 from .model.readout import Readout, official
 
-COMPACT = Path(__file__).parent / "weights" / "compact-0.25.safetensors"
+COMPACT = Path(__file__).parent / "weights" / "compact.safetensors"
 _WIDEST = "repnet.conv4_3.0.weight_orig"  # 512 channels at width 1: tells the width to 1/512
 _SHOWN = 5  # differences listed in an error
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from disco_fast.train.losses import L1
 from disco_fast.train.stages import Anchoring, ColorizerStage, TokensStage
 from disco_fast.train.stream import Crops
 from disco_fast.train.trainer import STATE
+from disco_fast.train.transplant import transplant
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
 CACHE = ["cache", "--data", str(PHOTOGRAPHS), "--size", "64", "--workers", "0"]
@@ -270,3 +272,43 @@ def test_cache_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert _train(*CACHE, "--out", out, *arguments) == 1
         assert message in capsys.readouterr().err
     assert not Path(out).exists()
+
+
+# ---- RefineNet of another network ----------------------------------------------------------------
+
+
+def test_refinenet_of_a_network_with_the_same_tokens_is_that_refinenet(network: DISCO, lab: Tensor):
+    without = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in without.enhanceNet.parameters():
+            parameter.neg_()
+    explained = transplant(without, network, Photographs(PHOTOGRAPHS), 7, 64, (3, 5))
+    assert 0.99 < explained <= 1
+    gray = normalize_lightness(lab[:, :1])
+    with torch.inference_mode():
+        expected, got = network(gray, 4).ab, without(gray, 4).ab
+    inside = (..., slice(16, -16), slice(16, -16))  # at the border a constant is missing
+    # The ridge shortens directions in which the tokens hardly differ.
+    assert (got - expected)[inside].abs().mean() < 0.05 * expected.std()
+
+
+def test_refinenet_that_does_not_fit_is_refused(network: DISCO):
+    donor = random_network(0.2)
+    with pytest.raises(
+        ValueError, match=r"--refinenet: expected width 0\.1 and cells of 16, got 0\.2"
+    ):
+        transplant(network, donor, Photographs(PHOTOGRAPHS), 7, 64, (3, 5))
+
+
+def test_the_command_starts_with_another_refinenet(
+    network: DISCO, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    for name, saved in (("start", network), ("donor", random_network(0.1))):
+        save_checkpoint(saved, tmp_path / f"{name}.safetensors")
+    out = tmp_path / "out"
+    options = ["--size", "64", "--batch", "2", "--first", "2", "--epochs", "1", "--workers", "0"]
+    files = ["--init", str(tmp_path / "start.safetensors"), "--out", str(out)]
+    files += ["--refinenet", str(tmp_path / "donor.safetensors"), "--data", str(PHOTOGRAPHS)]
+    assert main(["train", "colorizer", *options, *files, "--reconstruction", "l1"]) == 0
+    assert "a linear map explains" in capsys.readouterr().err
+    assert json.loads((out / "card.json").read_text())["refinenet"] == "donor.safetensors"

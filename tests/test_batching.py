@@ -59,12 +59,14 @@ class LiveBytes(TorchDispatchMode):
         self.now -= nbytes
 
 
-@pytest.mark.parametrize("width", [0.25, 0.5])
+@pytest.mark.parametrize(("width", "backbone"), [(0.5, "published"), (0.25, "efficientnet-lite0")])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("variants", [1, 3])
-def test_activation_bytes_are_those_that_live(width: float, precision: str, variants: int):
+def test_activation_bytes_are_those_that_live(
+    width: float, backbone: str, precision: str, variants: int
+):
     # As on a GPU, whose memory it is about.
-    engine = Engine(random_network(width), precision, without=["packing"])
+    engine = Engine(random_network(width, backbone), precision, without=["packing"])
     weights = [*engine.state_dict().values(), engine.network._bin_centers]
     gray = torch.zeros(2, 1, 64, 96)
     with LiveBytes(weights) as live:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gc
 import importlib.util
 import json
 import shutil
@@ -29,6 +28,7 @@ from disco_fast import ops, reference
 from disco_fast._extras import MissingExtraError
 from disco_fast.checkpoints import random_network
 from disco_fast.engine import Engine
+from disco_fast.engine.precision import cpu_has_int8
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -351,10 +351,13 @@ def test_peak_memory_holds_the_network(costs: tuple[str, dict]) -> None:
     report = costs[1]
     for row in (*report["picture"], *report["points"]):
         assert weights < row["peak_memory_mb"] < 20 * weights
-    gc.collect()  # what others left must not be freed while it watches
-    peak = engine.PeakMemory(torch.device("cpu"))
-    held = torch.ones(25_000_000)
-    assert peak.megabytes() >= held.nbytes / 1e6
+    # Apart: what this process has freed, and kept, could hold it.
+    held = "import engine, torch; peak = engine.PeakMemory(torch.device('cpu'))"
+    held += "; held = torch.ones(25_000_000); print(peak.megabytes())"
+    done = subprocess.run(
+        [sys.executable, "-c", held], cwd=BENCHMARKS, capture_output=True, text=True
+    )
+    assert 100 <= float(done.stdout) < 150, done.stderr
 
 
 def made(name: str, number_format: str, ms: float) -> dict:
@@ -453,7 +456,8 @@ def test_precision_reports_differences_and_shares(tmp_path: Path) -> None:
     printed = run("precision.py", *few, "--json", file)
     report = json.loads(file.read_text())
     assert report["inputs"] == "3 photographs"
-    assert [row["precision"] for row in report["rows"]] == ["bf16"]
+    expected = ["bf16", "int8"] if cpu_has_int8() else ["bf16"]
+    assert [row["precision"] for row in report["rows"]] == expected
     for row in report["rows"]:
         assert set(row["same"]) == set(precision.SHARES)
         assert 0 < row["same"]["superpixel"] <= 1
@@ -461,7 +465,7 @@ def test_precision_reports_differences_and_shares(tmp_path: Path) -> None:
             found = row[kind]
             assert 0 < found["median"] <= found["p95"] <= found["max"]
             assert found["mean"] <= found["max"]
-        assert row["forced"]["mean"] < 1  # rounding, and no anchor in another color
+        assert row["forced"]["mean"] < 2  # rounding, and no anchor in another color
     assert "| bf16, anchors and colors of fp32 |" in printed
 
 

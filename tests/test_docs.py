@@ -233,7 +233,7 @@ def test_the_qualities_of_the_readme_are_measured() -> None:
         ]
         for row in found["rows"]
         if row["name"] in ("gray", "Ours*")
-        or (row["name"] == "automatic" and row["vividness"] in (0.5, 1))
+        or (row["name"] == "automatic" and row["vividness"] in (0.6, 1))
     ]
     assert [row[2:] for row in rows("Quality")] == measured
     assert f"{found['settings']['photographs']} photos" in read("README.md")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..checkpoints import load_checkpoint
-from ..console import INTERRUPTED
+from ..console import INTERRUPTED, say
 from ..engine.memory import keep_memory
 from ..evaluate.features import FEATURES, load_features
 from ..io.photographs import Photographs
@@ -35,6 +35,7 @@ from ..train.stages import (
 )
 from ..train.stream import Crops
 from ..train.trainer import STATE, Schedule, Trainer
+from ..train.transplant import transplant
 from ..train.watch import Samples, Watch
 from . import train_cache
 
@@ -152,6 +153,13 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         default=0.1,
         metavar="SHARE",
         help="of the learning rate, for a pretrained encoder; default 0.1, 0 freezes it",
+    )
+
+    add(
+        "--refinenet",
+        type=Path,
+        metavar="FILE",
+        help="start with the RefineNet of this checkpoint, adapted to the tokens of --init",
     )
 
 
@@ -275,6 +283,14 @@ def _on_photographs(arguments: argparse.Namespace) -> _Task:
             f" {network.backbone}"
             " is one"
         )
+    donor = getattr(arguments, "refinenet", None)
+    if donor is not None and not arguments.resume:
+        anchors = arguments.anchors[0], arguments.anchors[-1]
+        share = transplant(
+            *(network, load_checkpoint(donor), photographs, count, arguments.size, anchors),
+            arguments.seed,
+        )
+        say(f"RefineNet of {donor}: a linear map explains {share:.0%} of its tokens")
     few = range(0, count, -(-count // _PRIOR_PHOTOGRAPHS))
     return _Task(
         lambda kind: _stage(arguments, network, lambda: color_prior(photographs, few), kind),
@@ -405,7 +421,11 @@ _NOT_IN_CARD = {
 
 def _card(arguments: argparse.Namespace, network: DISCO, data: dict[str, Any]) -> dict[str, Any]:
     """What was trained, on what and how, without the places on this machine."""
-    chosen = {key: value for key, value in vars(arguments).items() if key not in _NOT_IN_CARD}
+    chosen = {
+        key: value.name if isinstance(value, Path) else value
+        for key, value in vars(arguments).items()
+        if key not in _NOT_IN_CARD
+    }
     return {
         **chosen,
         "width": network.width,
