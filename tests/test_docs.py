@@ -221,6 +221,16 @@ def test_the_speeds_of_the_readme_are_measured() -> None:
     assert report["context"]["device"] in read("README.md")
 
 
+def test_the_gain_of_int8_is_measured() -> None:
+    report = json.loads((RESULTS / "engine-int8-cpu.json").read_text())
+    time = {
+        row["precision"]: row["time"]["median"]
+        for row in report["rivals"]
+        if row["name"] == "disco_fast"
+    }
+    assert f"{time['bf16'] / time['int8']:.2f} times as fast as bf16" in read("README.md")
+
+
 def test_the_qualities_of_the_readme_are_measured() -> None:
     found = json.loads((RESULTS / "quality.json").read_text())["found"]["compact"]
     measured = [

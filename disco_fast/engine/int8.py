@@ -3,9 +3,9 @@
 An activation is `step * (byte - zero)`, and `step` and `zero` are fixed: where the values that a
 convolution takes lie was measured once (`calibration.py`). Weights have a step for each output.
 
-oneDNN takes up to 2.5 times longer where `zero` is not 0. So it is told that it is: what that adds
-to every output is a constant, and is taken from the bias. Then padding must be bytes of `zero`, not
-of 0, and the input brings it.
+oneDNN takes about a tenth longer where `zero` is not 0. So it is told that it is: what that adds to
+every output is a constant, and is taken from the bias. Then padding must be bytes of `zero`, not of
+0, and the input brings it.
 """
 
 from __future__ import annotations
