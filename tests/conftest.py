@@ -31,6 +31,7 @@ def pytest_report_header() -> str:
     return checkout.tested()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist's own hook reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is dear run in one process: Ray, or the fixtures of a file."""
     for item in items:

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from disco_fast import download
-from disco_fast.checkpoints import COMPACT, load_checkpoint
+from disco_fast.checkpoints import COMPACT, load_checkpoint, random_network
 from disco_fast.cli import main, video
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photographs"
@@ -186,7 +186,7 @@ def make_inputs(folder: Path) -> None:
     import av
 
     (folder / "pictures").mkdir(parents=True)
-    state = load_checkpoint(COMPACT).state_dict()
+    state = random_network(0.25).state_dict()  # as the official files: of the published backbone
     torch.save({"state_dict": state}, folder / "disco.pth.tar")
     photographs = [Image.open(path).convert("L") for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
     for number in range(24):

@@ -17,7 +17,7 @@ from conftest import need_gpu
 from safetensors.torch import load_file
 
 from disco_fast import __version__, _library
-from disco_fast.checkpoints import COMPACT, load_checkpoint
+from disco_fast.checkpoints import random_network
 from disco_fast.cli.main import main
 from disco_fast.cli.plan import Job, plan
 from disco_fast.colorizer import Colorizer
@@ -404,7 +404,7 @@ def test_info(capsys):
 
 def test_convert(tmp_path, capsys):
     source, target = tmp_path / "a.pth.tar", tmp_path / "b.safetensors"
-    weights = load_checkpoint(COMPACT).state_dict()
+    weights = random_network(0.25).state_dict()
     torch.save({"state_dict": weights}, source)
     assert main(["convert", str(source), str(target)]) == 0
     converted = load_file(target)
@@ -427,7 +427,7 @@ def test_convert(tmp_path, capsys):
 def test_download_of_what_is_there(tmp_path, capsys):
     """The command around the download, which has its own tests; here nothing is fetched."""
     path = tmp_path / "disco.pth.tar"
-    torch.save({"state_dict": load_checkpoint(COMPACT).state_dict()}, path)
+    torch.save({"state_dict": random_network(0.25).state_dict()}, path)
     assert main(["download", "--folder", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert said.out == f"{path}\n"

@@ -144,7 +144,7 @@ def test_images_of_one_working_shape_share_passes(
         results = colorizer.colorize_all(images, **every)
     counts: Counter[object] = Counter()
     for image in images:
-        full = every["mode"] == "full" and working_shape(*image.shape[-2:], 64, 16)
+        full = every["mode"] == "full" and working_shape(*image.shape[-2:], 64, network.stride)
         counts[full] += image.shape[:-3].numel()
     assert len(passes) == sum(count.bit_count() for count in counts.values())
     assert sum(map(len, passes)) == counts.total()
@@ -336,7 +336,7 @@ def test_slight_overshoot_is_clamped(colorizer: Colorizer):
         ({"seed": 2**63}, ValueError, "seed: expected"),
         ({"working_size": 8}, ValueError, "working_size: expected 16"),
         ({"mode": "best"}, ValueError, "mode: expected one of full, reference"),
-        ({"precision": "int8"}, ValueError, "precision: expected one of"),
+        ({"precision": "int4"}, ValueError, "precision: expected one of"),
         ({"precision": "fp16", "device": "cpu"}, ValueError, "fp16 runs on GPUs only"),
         ({"device": "moon"}, ValueError, "device: expected one usable here, got 'moon'"),
         ({"checkpoint": "no/such.pth"}, FileNotFoundError, "no/such.pth"),

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from disco_fast._extras import MissingExtraError
-from disco_fast.checkpoints import COMPACT, load_checkpoint
+from disco_fast.checkpoints import COMPACT, random_network
 from disco_fast.download import (
     OFFICIAL,
     DownloadError,
@@ -213,7 +213,7 @@ def test_a_file_that_is_there_is_checked_and_not_fetched(tmp_path, monkeypatch):
 
 def save_as_training_state(target: Path) -> None:
     """The layout of the official files: a pickled dictionary that holds the weights."""
-    torch.save({"state_dict": load_checkpoint(COMPACT).state_dict(), "epoch": 1}, target)
+    torch.save({"state_dict": random_network(0.25).state_dict(), "epoch": 1}, target)
 
 
 def test_unknown_name(tmp_path):

@@ -142,7 +142,7 @@ def test_the_cuda_library_loads_and_registers_without_a_gpu():
 import torch
 from disco_fast import _library, ops
 torch.ops.load_library({str(PACKAGE / "libdisco_fast_cuda.so")!r})
-for name in ops.SCHEMAS:
+for name in ops.SCHEMAS.keys() - {{"quantize"}}:  # for CPUs only
     assert torch._C._dispatch_has_kernel_for_dispatch_key("disco_fast::" + name, "CUDA"), name
 print(ops.superpixel_size(torch.full((1, 9, 16, 16), 1 / 9), 16).item())
 """

@@ -7,12 +7,12 @@ import torch
 from deterministic_weights import manifest, untrained
 
 from disco_fast import DISCO
-from disco_fast.checkpoints import COMPACT, load_checkpoint, random_network
+from disco_fast.checkpoints import random_network
 
 
 @pytest.fixture(scope="module")
 def compact() -> DISCO:
-    return load_checkpoint(COMPACT)
+    return random_network(0.25)
 
 
 def photograph(n: int = 1, height: int = 64, width: int = 96) -> torch.Tensor:

@@ -303,7 +303,7 @@ def test_the_loss_is_the_same_on_the_published_ops(lab: Tensor) -> None:
     """The fused ops' values and gradients, against autograd through the specification."""
     found = []
     for source in (ops, reference):
-        network = load_checkpoint(COMPACT)
+        network = random_network()
         network.ops = source
         with seeded():
             loss, _ = _colorizer_stage(network).eval()(lab)

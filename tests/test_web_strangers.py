@@ -273,7 +273,7 @@ def test_anchors_are_counted_before_they_are_made(colorizer: Colorizer, tmp_path
     session, path = Session(colorizer, COFFEE), tmp_path / "many.json"
     entry = {"x": 1, "y": 1, "color": "#fff"}
     path.write_text(json.dumps({"anchors": [entry] * 2000}))
-    with pytest.raises(SessionError, match="anchors: expected at most 260, got 2000"):
+    with pytest.raises(SessionError, match="anchors: expected at most 280, got 2000"):
         session.load(path)
     path.write_text(json.dumps({"anchors": [entry] * 20_000}))
     with pytest.raises(SessionError, match="At most 100 kB"):
