@@ -175,11 +175,20 @@ def test_bad_pictures_fail_alone() -> None:
         assert all(answer.result()[0] == 400 for answer in others)
 
 
+def is_below(process: Path) -> bool:
+    """Whether it belongs to this process, and not to a test beside this one."""
+    number = int(process.name)
+    while number not in (0, os.getpid()):
+        number = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+    return number != 0
+
+
 def replicas() -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"ServeReplica:default:Networks" in (process / "cmdline").read_bytes():
+            name = (process / "cmdline").read_bytes()
+            if b"ServeReplica:default:Networks" in name and is_below(process):
                 found.append(int(process.name))
         except OSError:  # gone meanwhile
             pass
