@@ -26,7 +26,7 @@ import torch
 from harness import N_ANCHORS, SIZE, baselines
 from harness.baselines import RIVALS, VALIDATED, Build, Forward, compare, compare_chroma
 from harness.clock import context, default_device, interleaved, seconds, summary
-from harness.inputs import is_size, know_ranges, photographs, random_centers
+from harness.inputs import is_size, know_ranges, photographs, random_centers, runs_here
 from harness.plots import NAMES, one_image
 from harness.report import NONE, Report, digits, heading, milliseconds, ratio, save
 from harness.report import table as markdown
@@ -37,7 +37,7 @@ from disco_fast import Colorizer
 from disco_fast.checkpoints import load_checkpoint, random_network, save_checkpoint
 from disco_fast.engine import Engine
 from disco_fast.engine.graphs import settled
-from disco_fast.engine.precision import PRECISIONS, cpu_has_int8, resolve
+from disco_fast.engine.precision import PRECISIONS, resolve
 from disco_fast.model import DISCO, DISCOOutput
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -467,7 +467,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
     if a.precisions is None:
-        a.precisions = [p for p in DEFAULT_PRECISIONS[a.device.type] if _runs(p, a.device)]
+        a.precisions = list(filter(runs_here, DEFAULT_PRECISIONS[a.device.type]))
     if a.threads is None:
         a.threads = thread_counts(os.cpu_count() or 1) if a.device.type == "cpu" else []
     for size in (*a.sizes, *a.rival_sizes):
@@ -482,10 +482,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         except ValueError as error:
             parser.error(f"--precisions: {error}")
     return a
-
-
-def _runs(precision: str, device: torch.device) -> bool:
-    return precision != "int8" or cpu_has_int8()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

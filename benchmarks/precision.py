@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from harness import N_ANCHORS
 from harness.clock import context, default_device
-from harness.inputs import PHOTOGRAPHS, is_size, know_ranges, photographs
+from harness.inputs import PHOTOGRAPHS, is_size, know_ranges, photographs, runs_here
 from harness.report import NONE, Report, caption, save, table
 from torch import Tensor
 
@@ -30,7 +30,6 @@ from disco_fast._extras import need
 from disco_fast.checkpoints import COMPACT, load_checkpoint, random_network
 from disco_fast.color import AB_SCALE
 from disco_fast.engine import Engine
-from disco_fast.engine.precision import cpu_has_int8
 
 REDUCED = {"cpu": ("bf16", "int8"), "cuda": ("bf16", "fp16")}
 RANDOM = Path("random")
@@ -137,7 +136,8 @@ def measure(device: torch.device, checkpoint: Path, images: int, size: int, fold
     """Every reduced precision of the device."""
     need("bench", "skimage.color")
     network = random_network() if checkpoint == RANDOM else load_checkpoint(checkpoint)
-    if network.ranges is None:
+    reduced = list(filter(runs_here, REDUCED[device.type]))
+    if "int8" in reduced and network.ranges is None:
         know_ranges(network)
     exact = Engine(network, "fp32", device)
     gray, made = photographs(images, size, folder)
@@ -148,8 +148,7 @@ def measure(device: torch.device, checkpoint: Path, images: int, size: int, fold
         "inputs": made,
         "rows": [
             compare(exact, Engine(network, precision, device), gray.to(device).split(1))
-            for precision in REDUCED[device.type]
-            if precision != "int8" or cpu_has_int8()
+            for precision in reduced
         ],
     }
 

@@ -48,8 +48,11 @@ def load_checkpoint(path: str | Path) -> DISCO:
         CheckpointError: truncated, not a checkpoint, keys or shapes of another network, or weights
             that cannot be computed with.
     """
-    path = Path(path)
-    state, metadata = _read(path)
+    return _network(Path(path), *_read(Path(path)))
+
+
+def _network(path: Path, state: dict[str, Tensor], metadata: Mapping[str, str]) -> DISCO:
+    """The network of what was read from a path."""
     try:
         width = metadata.get("width") or (len(state[_WIDEST]) / 512 if _WIDEST in state else 1.0)
         cell_size = int(metadata.get("cell_size", 16))
@@ -91,8 +94,7 @@ def save_checkpoint(
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for key, value in network.state_dict().items()
     }
-    with whole_file(path, replace) as partial:
-        partial.write_bytes(safetensors.torch.save(state, {**(notes or {}), **_described(network)}))
+    _write(path, state, {**(notes or {}), **_described(network)}, replace)
 
 
 def save_with_ranges(
@@ -109,12 +111,18 @@ def save_with_ranges(
     Raises:
         As `load_checkpoint`.
     """
-    network = load_checkpoint(source)
-    network.ranges = ranges
     state, notes = _read(Path(source))
-    state = {key: value.contiguous() for key, value in state.items()}
+    network = _network(Path(source), state, notes)
+    network.ranges = ranges
+    plain = {key: value.contiguous() for key, value in state.items()}
+    _write(path, plain, {**notes, **_described(network)}, replace)
+
+
+def _write(
+    path: str | Path, state: dict[str, Tensor], metadata: dict[str, str], replace: bool
+) -> None:
     with whole_file(path, replace) as partial:
-        partial.write_bytes(safetensors.torch.save(state, {**notes, **_described(network)}))
+        partial.write_bytes(safetensors.torch.save(state, metadata))
 
 
 def _described(network: DISCO) -> dict[str, str]:

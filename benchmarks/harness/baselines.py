@@ -71,10 +71,7 @@ def openvino(precision: str) -> Build:
             raise LeftOutError("runs on CPUs only")
         # It would report this use to OpenVINO's makers.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        try:
-            vino = need("bench", "openvino")
-        except MissingExtraError as error:
-            raise LeftOutError(str(error)) from error
+        vino = _needed("openvino")
         folded = _copy(network, device)
         fold_spectral_norm(folded)
         fast = Engine(network, "fp32", device).network
@@ -87,6 +84,14 @@ def openvino(precision: str) -> Build:
         return _forward(fast)
 
     return build
+
+
+def _needed(package: str) -> Any:
+    """A package without which a rival is left out."""
+    try:
+        return need("bench", package)
+    except MissingExtraError as error:
+        raise LeftOutError(str(error)) from error
 
 
 def _inputs_of(network: DISCO) -> dict[str, list[Tensor]]:
@@ -128,10 +133,7 @@ class _InOpenVINO(nn.Module):
         super().__init__()
         model = vino.convert_model(network, example_input=example, input=[list(example.shape)])
         if precision == "int8":
-            try:
-                nncf = need("bench", "nncf")
-            except MissingExtraError as error:
-                raise LeftOutError(str(error)) from error
+            nncf = _needed("nncf")
             model = nncf.quantize(model, nncf.Dataset([x.numpy() for x in seen]))
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],

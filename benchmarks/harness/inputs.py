@@ -11,6 +11,7 @@ from torch import Tensor
 
 from disco_fast.color import normalize_lightness
 from disco_fast.engine.calibration import measure_ranges
+from disco_fast.engine.precision import cpu_has_int8
 from disco_fast.model import DISCO
 from disco_fast.reference import rgb_to_l
 
@@ -18,7 +19,7 @@ from . import N_ANCHORS, SIZE
 from .report import ROOT
 
 PHOTOGRAPHS = ROOT / "examples" / "photographs"
-_CALIBRATED = 20
+_CALIBRATED = 20  # crops; as many come before them, for rivals to be compared on
 SMALLEST_CROP = 0.6  # of the photograph's shorter side
 
 
@@ -76,6 +77,11 @@ def calibration_crops() -> tuple[Tensor, ...]:
 def know_ranges(network: DISCO) -> None:
     """Measure what int8 needs to know. In place."""
     network.ranges = measure_ranges(network, calibration_crops(), N_ANCHORS)
+
+
+def runs_here(precision: str) -> bool:
+    """Whether a precision that suits a kind of device is to be had on this machine."""
+    return precision != "int8" or cpu_has_int8()
 
 
 def is_size(size: int) -> bool:

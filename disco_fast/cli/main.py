@@ -31,6 +31,7 @@ from ..io.atomic import remove_stale
 from ..io.libvips import pyvips
 from ..io.opencv import opencv
 from . import calibrate, colorize, evaluate, export, train, video, web
+from .options import add_conversion_arguments, check_target
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,10 +120,7 @@ def _run_convert(arguments: argparse.Namespace) -> int:
     source, target = arguments.source, arguments.target
     if not source.is_file():
         raise UsageError(f"{source}: there is no such file")
-    if target.suffix.lower() != ".safetensors":
-        raise UsageError(f"{target}: the name of a converted checkpoint ends in .safetensors")
-    if target.exists() and not arguments.overwrite:
-        raise UsageError(f"{target} exists; choose another name, or add --overwrite")
+    check_target(arguments, "converted")
     remove_stale(target.parent)
     save_checkpoint(load_checkpoint(source), target, replace=arguments.overwrite)
     say(f"{target} is written")
@@ -162,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         ("video", "colorize a film", video.add_arguments, video.run),
         ("web", "open a page to colorize on", web.add_arguments, web.run),
         ("info", "show what is installed, and which kernels run and why", None, _run_info),
-        ("convert", "convert a checkpoint to safetensors", _convert_arguments, _run_convert),
+        ("convert", "convert a checkpoint to safetensors", add_conversion_arguments, _run_convert),
         ("download", "fetch an official checkpoint", _download_arguments, _run_download),
         (
             "calibrate",
@@ -179,13 +177,6 @@ def _parser() -> argparse.ArgumentParser:
         if add_arguments:
             add_arguments(command)
     return parser
-
-
-def _convert_arguments(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("source", type=Path, metavar="SOURCE", help="the checkpoint to read, of any kind")
-    add("target", type=Path, metavar="TARGET", help="the .safetensors file to write")
-    add("--overwrite", action="store_true", help="replace TARGET if it exists")
 
 
 def _download_arguments(command: argparse.ArgumentParser) -> None:

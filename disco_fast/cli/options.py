@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..colorizer import Colorizer
 from ..console import UsageError, positive, reason, say
@@ -26,6 +27,31 @@ def add_network_options(command: argparse.ArgumentParser) -> None:
         default="auto",
         help="the arithmetic of the network; default auto, see 'disco-fast info'",
     )
+
+
+def add_conversion_arguments(command: argparse.ArgumentParser) -> None:
+    """What a command takes that writes a checkpoint anew; `check_target` reads some of it."""
+    add = command.add_argument
+    add("source", type=Path, metavar="SOURCE", help="the checkpoint to read, of any kind")
+    add("target", type=Path, metavar="TARGET", help="the .safetensors file to write")
+    add("--overwrite", action="store_true", help="replace TARGET if it exists")
+
+
+def check_target(arguments: argparse.Namespace, made: str) -> None:
+    """Refuse a checkpoint's name before any work.
+
+    Args:
+        arguments: of `add_conversion_arguments`.
+        made: what the checkpoint is then, as in "converted".
+
+    Raises:
+        UsageError: it has another suffix, or exists and is not to be replaced.
+    """
+    target = arguments.target
+    if target.suffix.lower() != ".safetensors":
+        raise UsageError(f"{target}: the name of a {made} checkpoint ends in .safetensors")
+    if target.exists() and not arguments.overwrite:
+        raise UsageError(f"{target} exists; choose another name, or add --overwrite")
 
 
 def add_picture_options(command: argparse.ArgumentParser) -> None:

@@ -154,7 +154,6 @@ def _colorizer_arguments(stage: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of the learning rate, for a pretrained encoder; default 0.1, 0 freezes it",
     )
-
     add(
         "--refinenet",
         type=Path,

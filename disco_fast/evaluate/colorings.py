@@ -68,8 +68,7 @@ class FromNetwork:
         gray, ab = normalize_lightness(lab[:, :1]), lab[:, 1:].contiguous()
         found = {}
         superpixels = engine.superpixels(gray)
-        pooled = ops.sp_pool(ab, superpixels.association, cell_size)[0]
-        true_bins = nearest_bins(pooled.flatten(2).transpose(1, 2))  # [N,P]
+        bins_of_truth = true_bins(ab, superpixels.association, cell_size)
         for count in self._anchors:  # the first half is the same for every K
             index = engine.place(superpixels, count, seed=self._seed).index
             colors = {
@@ -78,7 +77,7 @@ class FromNetwork:
                 )[:, 0]
                 for vividness in self._vividness
             }
-            colors[Row("Ours*", count)] = true_bins.gather(1, index)
+            colors[Row("Ours*", count)] = bins_of_truth.gather(1, index)
             for row, bins in colors.items():
                 made = engine.generate(gray, superpixels, index, bins)
                 found[row] = painted(lab, AB_SCALE * made)
@@ -149,6 +148,12 @@ def stacked(pictures: Sequence[np.ndarray]) -> Tensor:
 def labs(pictures: Sequence[np.ndarray]) -> Tensor:
     """(H, W, 3) uint8 each, as Lab [N,3,H,W] fp32."""
     return stacked([to_lab(picture) for picture in pictures])
+
+
+def true_bins(ab: Tensor, association: Tensor, cell_size: int) -> Tensor:
+    """The color bins of superpixels, [N,P], from chroma [N,2,H,W] in Lab units."""
+    pooled = ops.sp_pool(ab, association, cell_size)[0]
+    return nearest_bins(pooled.flatten(2).transpose(1, 2))
 
 
 def painted(lab: Tensor, ab: Tensor) -> Tensor:

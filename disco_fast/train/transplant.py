@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..color import AB_SCALE, nearest_bins, normalize_lightness
-from ..io.photographs import Photographs, middle_square, to_lab
+from ..color import normalize_lightness
+from ..evaluate.colorings import labs, read, true_bins
+from ..io.photographs import Photographs
 from ..model import DISCO
 
 PHOTOGRAPHS = 300  # that the map is fitted on
@@ -57,13 +58,11 @@ def transplant(
     draws = np.random.default_rng(seed)
     pairs = []
     for index in draws.choice(count, min(count, PHOTOGRAPHS), replace=False).tolist():
-        lab = torch.from_numpy(to_lab(middle_square(photographs.read(index), size)))
         k = int(draws.integers(anchors[0], anchors[1] + 1))
-        pairs.append(_guided(network, donor, lab.permute(2, 0, 1)[None], k))
+        pairs.append(_guided(network, donor, labs([read(photographs, index, size)]), k))
     own, others = (torch.cat(tokens).double() for tokens in zip(*pairs, strict=True))
     linear, explained = _fitted(own, others)
-    state = donor.enhanceNet.state_dict()
-    network.enhanceNet.load_state_dict(state)
+    network.enhanceNet.load_state_dict(donor.enhanceNet.state_dict())
     first = network.enhanceNet.get_submodule("inConv.inConv.0")
     assert isinstance(first, nn.Conv2d)
     _fold(first, linear)
@@ -74,11 +73,8 @@ def _guided(network: DISCO, donor: DISCO, lab: Tensor, k: int) -> tuple[Tensor, 
     """Guided tokens of both networks, [P,64], for a picture [1,3,H,W]."""
     gray = normalize_lightness(lab[:, :1])
     own, others = network.superpixels(gray), donor.superpixels(gray)
-    ab, _ = network.ops.sp_pool(
-        lab[:, 1:].contiguous() / AB_SCALE, own.association, network.cell_size
-    )
     anchors = network.place(own, k).index
-    bins = nearest_bins(AB_SCALE * ab.flatten(2).transpose(1, 2)).gather(1, anchors)
+    bins = true_bins(lab[:, 1:].contiguous(), own.association, network.cell_size).gather(1, anchors)
     _, _, guided = network.guide(own.tokens, own.position, anchors, bins)
     _, _, others_guided = donor.guide(others.tokens, others.position, anchors, bins)
     return guided[0], others_guided[0]
