@@ -66,7 +66,9 @@ struct KMeansImage {
 
   const W* data;  // [P, D]
   W* points;      // [tile + 1, point_pitch]: the last row is zero
-  W* centers[2];  // [K, center_pitch] each: those that points are compared with, and the next
+  // Two members, not an array: of an array, nvcc 13.0 loses the address of the first (see ptxas.py).
+  W* centers;  // [K, center_pitch]: those that points are compared with
+  W* next;     // likewise, the next
   int* lists;     // [warps, list_size]: how many bytes on members' rows begin
   W* moved;       // [jobs]: how far, squared
   int* counts;    // [jobs]: members
@@ -196,7 +198,7 @@ __device__ __forceinline__ bool assign(const Image& m, const KMeansPlan& plan, i
     int label = 0;
     for (int k = half * kCenters<W>; k - half * kCenters<W> < m.clusters; k += 2 * kCenters<W>) {
       W part[kPoints][kCenters<W>], distance[kCenters<W>];
-      part_distances<Image::kFixed>(point, m.centers[0] + k * m.center_pitch() + begin,
+      part_distances<Image::kFixed>(point, m.centers + k * m.center_pitch() + begin,
                                     m.center_pitch(), dims, part);
       whole_distances(lane, part, distance);
 #pragma unroll
@@ -307,16 +309,16 @@ __device__ __forceinline__ bool add_members(const Image& m, const KMeansPlan& pl
     const int d = mine ? own : 0;
     const int64_t center = int64_t(k) * m.center_pitch() + d;
     Pack<W, kPair> total = {};
-    if (!first_tile) total = load_pack<kPair>(m.centers[1] + center);
+    if (!first_tile) total = load_pack<kPair>(m.next + center);
     const int earlier = first_tile ? 0 : m.counts[job];
     const int listed = list_members(m, plan, k, count, list), members = earlier + listed;
     add_listed(list, listed, m.points + d, total);
     W squares = 0;
     if (last_tile) {
-      squares = move_center(m.centers[0] + center, members, total);
+      squares = move_center(m.centers + center, members, total);
       empty = empty || members == 0;
     }
-    if (mine) store_pack(m.centers[1] + center, total);
+    if (mine) store_pack(m.next + center, total);
     squares = warp_sum(mine ? squares : W(0));
     if (lane == 0) {
       m.counts[job] = members;
@@ -332,7 +334,7 @@ __device__ __forceinline__ typename Image::W own_distance(const Image& m, const 
                                                           int64_t p) {
   typedef typename Image::W W;
   const int label = m.alone(plan) ? m.labels[p] : int(__ldcg(m.out + p));
-  const W *point = m.data + p * m.dims(), *center = m.centers[0] + label * m.center_pitch();
+  const W *point = m.data + p * m.dims(), *center = m.centers + label * m.center_pitch();
   W total = 0;
   for (int d = 0; d < m.dims(); ++d) {
     const W difference = point[d] - center[d];
@@ -367,8 +369,8 @@ __device__ __forceinline__ void refill(const Image& m, const KMeansPlan& plan,
     W squares = 0;
     for (int d = first + lane; d < min(first + kJobDims, m.dims()); d += kWarp) {
       const W target = m.data[int64_t(m.spare[k]) * m.dims() + d];
-      const W step = target - m.centers[0][k * m.center_pitch() + d];
-      m.centers[1][k * m.center_pitch() + d] = target;
+      const W step = target - m.centers[k * m.center_pitch() + d];
+      m.next[k * m.center_pitch() + d] = target;
       squares = fma(step, step, squares);
     }
     squares = warp_sum(squares);
@@ -416,9 +418,9 @@ __device__ __forceinline__ int iterate(Image& m, const KMeansPlan& plan, int64_t
     }
     was_empty = __syncthreads_or(empty);
     if (was_empty) refill(m, plan, board);
-    W* const next = m.centers[1];
-    m.centers[1] = m.centers[0];
-    m.centers[0] = next;
+    W* const next = m.next;
+    m.next = m.centers;
+    m.centers = next;
     const W shift = total_shift(m);
     if (shift * shift < tol || iteration == max_iter) return int(iteration);
   }
@@ -441,12 +443,12 @@ __device__ __forceinline__ Image lay_out(const KMeansArgs& a, const KMeansPlan& 
   m.points = dynamic_shared<W>();
   W* next = m.points + (plan.tile + 1) * m.point_pitch();
   if constexpr (Image::kShared) {
-    m.centers[0] = next;
+    m.centers = next;
     next += 2 * centers;
   } else {
-    m.centers[0] = static_cast<W*>(a.workspace) + image * plan.workspace;
+    m.centers = static_cast<W*>(a.workspace) + image * plan.workspace;
   }
-  m.centers[1] = m.centers[0] + centers;
+  m.next = m.centers + centers;
   m.lists = reinterpret_cast<int*>(next);
   m.moved = reinterpret_cast<W*>(m.lists + kMeansWarps * list_size(plan.tile));
   m.counts = reinterpret_cast<int*>(m.moved + jobs);
@@ -482,8 +484,8 @@ __device__ __forceinline__ void prepare(const Image& m, const KMeansPlan& plan,
   const int t = threadIdx.x, padded = int(round_up(m.dims(), kDims));
   for (int i = t; i < m.clusters * padded; i += kMeansThreads) {
     const int k = i / padded, d = i - k * padded;
-    m.centers[0][k * m.center_pitch() + d] = d < m.dims() ? m.data[init[k] * m.dims() + d] : W(0);
-    m.centers[1][k * m.center_pitch() + d] = 0;
+    m.centers[k * m.center_pitch() + d] = d < m.dims() ? m.data[init[k] * m.dims() + d] : W(0);
+    m.next[k * m.center_pitch() + d] = 0;
   }
   for (int d = t; d < padded; d += kMeansThreads) m.points[plan.tile * m.point_pitch() + d] = 0;
   for (int p = t; p < label_size(plan.tile); p += kMeansThreads) m.labels[p] = -1;
@@ -497,7 +499,7 @@ __device__ __forceinline__ void finish(const Image& m, const KMeansArgs& a, int6
   W* centers = static_cast<W*>(a.centers) + image * a.clusters * a.dims;
   for (int i = threadIdx.x; i < m.clusters * m.dims(); i += kMeansThreads) {
     const int k = i / m.dims();
-    centers[i] = m.centers[0][k * m.center_pitch() + i - k * m.dims()];
+    centers[i] = m.centers[k * m.center_pitch() + i - k * m.dims()];
   }
   if (threadIdx.x == 0) a.iterations[image] = iterations;
 }

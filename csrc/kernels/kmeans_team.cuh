@@ -81,8 +81,8 @@ __device__ __forceinline__ bool move_centers(const TeamImage& m, const KMeansTea
       total.value[1] += value.y;
     }
     const int center = k * m.center_pitch() + d;
-    const float squares = warp_sum(move_center(m.centers[0] + center, members, total));
-    store_pack(m.centers[1] + center, total);
+    const float squares = warp_sum(move_center(m.centers + center, members, total));
+    store_pack(m.next + center, total);
     empty = empty || members == 0;
     if (lane == 0) {
       m.counts[k] = members;
@@ -123,9 +123,9 @@ __device__ __forceinline__ int iterate_together(TeamImage& m, const KMeansPlan& 
       refill(m, plan, board);
       wait_for_image(team.arrived + image, wanted += team.blocks);  // all labels have been read
     }
-    float* const next = m.centers[1];
-    m.centers[1] = m.centers[0];
-    m.centers[0] = next;
+    float* const next = m.next;
+    m.next = m.centers;
+    m.centers = next;
     const float shift = total_shift(m);
     if (shift * shift < tol || iteration == max_iter) return int(iteration);
   }

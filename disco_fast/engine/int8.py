@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..model import Ranges
+from .between import Between
 from .convolutions import MergedUpBlock
 
 _NARROWEST = 16  # channels: with fewer, a convolution waits for memory, and rounding costs most
@@ -39,52 +40,13 @@ def levels(low: float, high: float) -> tuple[float, int]:
     return step, round(-min(low, 0.0) / step)
 
 
-class _Between:
-    """What stands between two convolutions: an activation, a batch norm, both, or nothing."""
-
-    def __init__(self) -> None:
-        self.modules: list[nn.Module] = []
-
-    def take(self, module: nn.Module) -> bool:
-        """Whether the module is one more of it."""
-        activation = isinstance(module, nn.ReLU | nn.LeakyReLU) and not self.modules
-        norm = isinstance(module, nn.BatchNorm2d) and not any(
-            isinstance(other, nn.BatchNorm2d) for other in self.modules
-        )
-        if activation or norm:
-            self.modules.append(module)
-        return activation or norm
-
-    @property
-    def is_relu(self) -> bool:
-        return len(self.modules) == 1 and isinstance(self.modules[0], nn.ReLU)
-
-    @property
-    def slope(self) -> float:
-        first = self.modules[0] if self.modules else None
-        if isinstance(first, nn.LeakyReLU):
-            return first.negative_slope
-        return 0.0 if isinstance(first, nn.ReLU) else 1.0
-
-    def scale_and_shift(self, channels: int) -> tuple[Tensor, Tensor]:
-        """Of the batch norm, [C] fp32 each."""
-        norm = self.modules[-1] if self.modules else None
-        if not isinstance(norm, nn.BatchNorm2d):
-            return torch.ones(channels), torch.zeros(channels)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
-        shift = norm.bias.double() - norm.running_mean.double() * scale
-        return scale.detach().float(), shift.detach().float()
-
-
 # These keep their tensors in plain attributes: they stay fp32 whatever the network's format is.
 
 
 class Activated(nn.Module):
     """What follows a convolution, in one pass."""
 
-    def __init__(self, between: _Between, channels: int):
+    def __init__(self, between: Between, channels: int):
         super().__init__()
         self._slope = between.slope
         self._scale, self._shift = between.scale_and_shift(channels)
@@ -97,7 +59,7 @@ class Activated(nn.Module):
 class Quantized(nn.Module):
     """What stands before a convolution in 8 bits, in one pass."""
 
-    def __init__(self, between: _Between, channels: int, step: float, zero: int, border: int):
+    def __init__(self, between: Between, channels: int, step: float, zero: int, border: int):
         super().__init__()
         scale, shift = between.scale_and_shift(channels)
         self._slope, self._scale, self._shift = between.slope, scale / step, shift / step + zero
@@ -236,7 +198,7 @@ def convolve_in_int8(network: nn.Module, ranges: Ranges, prefix: str = "") -> No
         if isinstance(child, nn.Sequential):
             setattr(network, name, nn.Sequential(*_rewritten(child, ranges, full + ".")))
         elif full in ranges and runs_in_int8(child):
-            alone = _convolved([], _Between(), child, *levels(*ranges[full]))
+            alone = _convolved([], Between(), child, *levels(*ranges[full]))
             setattr(network, name, nn.Sequential(*alone))
         else:
             convolve_in_int8(child, ranges, full + ".")
@@ -246,7 +208,7 @@ def convolve_in_int8(network: nn.Module, ranges: Ranges, prefix: str = "") -> No
 
 def _rewritten(sequence: nn.Sequential, ranges: Ranges, prefix: str) -> list[nn.Module]:
     done: list[nn.Module] = []
-    between = _Between()
+    between = Between()
     for name, module in sequence.named_children():
         if between.take(module):
             continue
@@ -255,13 +217,13 @@ def _rewritten(sequence: nn.Sequential, ranges: Ranges, prefix: str) -> list[nn.
         else:
             convolve_in_int8(module, ranges, f"{prefix}{name}.")
             done += [*_left(done, between), module]
-        between = _Between()
+        between = Between()
     return done + _left(done, between)
 
 
 def _convolved(
     before: list[nn.Module],
-    between: _Between,
+    between: Between,
     convolution: nn.Conv2d | nn.ConvTranspose2d,
     step: float,
     zero: int,
@@ -282,7 +244,7 @@ def _convolved(
     return [Quantized(between, convolution.in_channels, step, zero, border), int8]
 
 
-def _left(before: list[nn.Module], between: _Between) -> list[nn.Module]:
+def _left(before: list[nn.Module], between: Between) -> list[nn.Module]:
     """What stands between a convolution and something else than one in 8 bits."""
     last = before[-1] if before else None
     if not isinstance(last, Int8Convolution) or not between.modules:

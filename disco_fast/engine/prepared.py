@@ -23,6 +23,7 @@ from .convolutions import (
     pack_convolutions,
     widen_kernels,
 )
+from .fused import FusedConvolution, fuse_convolutions
 from .graphs import capture_streams
 from .int8 import Int8Convolution, convolve_in_int8
 from .precision import DTYPES, set_formats
@@ -33,6 +34,7 @@ REWRITES = {
     "standardization": "of EfficientNet's scales; the projections after it do its work",
     "padding": "a convolution does the padding before it, with zeros in its kernel",
     "upsampling": "it and the convolution after it are one transposed convolution",
+    "fusing": "on a GPU, what follows a convolution is one pass over its result",
     "anchor projection": "only the anchors go through the 313-way projection",
     "color look-up": "a one-hot color times a matrix is a row of it",
     "guided logits": "no second 313-way projection, for nothing depends on it",
@@ -94,6 +96,8 @@ class PreparedDISCO(DISCO):
         self._encodings = lru_cache(GRIDS)(_encoding)
         self._rewrite_convolutions()
         self._rewrite_tokens()
+        if "fusing" in self._rewrites and torch.device(device).type == "cuda":
+            self._fuse(tf32=precision != "fp32")
         if precision == "int8":
             convolve_in_int8(self, network.ranges or {})
             self._widen_features()
@@ -117,6 +121,14 @@ class PreparedDISCO(DISCO):
             widen_kernels(self)
         if "upsampling" in self._rewrites:
             merge_upsampling(self)
+
+    def _fuse(self, tf32: bool) -> None:
+        for part in (self.segnet, self.repnet, self.enhanceNet):
+            fuse_convolutions(part)
+        # SPixNet stays fp32; where the features are rounded more, tensor cores may multiply it.
+        for module in self.segnet.modules():
+            if isinstance(module, FusedConvolution):
+                module.tf32 = tf32
 
     def _widen_features(self) -> None:
         if isinstance(self.repnet, Backbone):

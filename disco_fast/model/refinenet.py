@@ -39,7 +39,9 @@ class _DownBlock(nn.Module):
         return self.conv(x)
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """Three convolutions, one of them spectrally normalized, and the input added."""
+
     def __init__(self, channels: int):
         super().__init__()
         # Two convolutions in a row without an activation: so it is in the published network.
@@ -51,6 +53,7 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] to the same."""
         return F.relu(x + self.conv(x))
 
 
@@ -87,7 +90,7 @@ class RefineNet(nn.Module):
         self.inConv = _InBlock(1 + TOKEN_DIM, c1)
         self.down1 = _DownBlock(c1, c2)
         self.down2 = _DownBlock(c2, c3)
-        self.residual = nn.Sequential(*(_ResidualBlock(c3) for _ in range(3)))
+        self.residual = nn.Sequential(*(ResidualBlock(c3) for _ in range(3)))
         self.up2 = UpBlock(c3, c2)
         self.up1 = UpBlock(c2, c1)
         self.outConv = _conv(c1, 2)

@@ -1,0 +1,138 @@
+"""Convolutions on a GPU: cuDNN multiplies, and what follows is one pass of `bias_act`.
+
+torch passes over the result of cuDNN once for the bias, once for the activation and three times for
+a batch norm in bf16, which together take longer than the products.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..model.efficientnet import InvertedResidual
+from ..model.refinenet import ResidualBlock
+from .between import Between
+from .convolutions import Convolution, MergedUpBlock
+
+
+class FusedConvolution(nn.Module):
+    """A convolution, and what follows it.
+
+    Args:
+        convolution: keeps its weight, which alone takes part in changes of the format.
+        between: what follows.
+
+    Attributes:
+        tf32: whether fp32 may be rounded to 10 bits for tensor cores.
+        slope: of the activation; 0 is a ReLU, 1 none.
+    """
+
+    def __init__(self, convolution: Convolution, between: Between):
+        super().__init__()
+        self.weight = convolution.weight
+        transposed = isinstance(convolution, nn.ConvTranspose2d)
+        self._geometry = (
+            convolution.stride,
+            convolution.padding,
+            convolution.dilation,
+            transposed,
+            convolution.output_padding,
+            convolution.groups,
+        )
+        self.tf32, self.slope = False, between.slope
+        # Plain attributes, which stay fp32 whatever the network's format is.
+        bias = convolution.bias
+        self._bias = None if bias is None else bias.detach().float().clone()
+        self._scale: Tensor | None = None
+        self._shift: Tensor | None = None
+        if between.has_norm:
+            self._scale, self._shift = between.scale_and_shift(convolution.out_channels)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[N,I,H,W] to [N,O,h,w].
+
+        Args:
+            x: in the dtype of the weight.
+            residual: like the result, added before the activation; or None.
+        """
+        # `benchmark` is that of the thread around, which a capture sets; the others are of the call.
+        x = torch._convolution(
+            x,
+            self.weight,
+            None,
+            *self._geometry,
+            torch.backends.cudnn.benchmark,
+            deterministic=True,
+            cudnn_enabled=True,
+            allow_tf32=self.tf32,
+        )
+        if residual is None and self._bias is None and self._scale is None and self.slope == 1:
+            return x
+        return ops.bias_act(x, self._bias, residual, self.slope, self._scale, self._shift)
+
+
+class FusedSum(nn.Module):
+    """A block whose input is added to its result by the last convolution's pass.
+
+    Args:
+        layers: the last is a `FusedConvolution` without activation.
+        slope: of the activation after the sum.
+    """
+
+    def __init__(self, layers: nn.Sequential, slope: float):
+        super().__init__()
+        self.layers, self.last = layers[:-1], layers[-1]
+        self.last.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] to the same."""
+        return self.last(self.layers(x), x)
+
+
+class FusedUpBlock(nn.Module):
+    """A `MergedUpBlock` that adds and activates in the transposed convolution's pass."""
+
+    def __init__(self, block: MergedUpBlock):
+        super().__init__()
+        self.conv1, self.up, self.skip, self.conv2 = block.conv1, block.up, block.skip, block.conv2
+        self.up.slope = 0.0
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """As `UpBlock`."""
+        return self.conv2(self.up(self.conv1(x), self.skip(skip)))
+
+
+def fuse_convolutions(network: nn.Module) -> None:
+    """Fuse every convolution with what follows it. In place."""
+    for name, child in list(network.named_children()):
+        setattr(network, name, _fused(child))
+
+
+def _fused(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.Sequential):
+        return _fused_sequence(module)
+    if isinstance(module, Convolution):
+        return FusedConvolution(module, Between())
+    fuse_convolutions(module)
+    if isinstance(module, MergedUpBlock):
+        return FusedUpBlock(module)
+    if isinstance(module, ResidualBlock):
+        return FusedSum(module.conv, 0.0)
+    if isinstance(module, InvertedResidual) and module.adds:
+        return FusedSum(module.layers, 1.0)
+    return module
+
+
+def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
+    done: list[nn.Module] = []
+    waiting = list(sequence)
+    while waiting:
+        module, between = waiting.pop(0), Between()
+        if isinstance(module, Convolution):
+            while waiting and between.take(waiting[0]):
+                waiting.pop(0)
+            done.append(FusedConvolution(module, between))
+        else:
+            done.append(_fused(module))
+    return nn.Sequential(*done)

@@ -1,0 +1,87 @@
+"""Convolutions fused with what follows them, as on a GPU: the numbers of the layers one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from disco_fast import DISCO
+from disco_fast.checkpoints import random_network
+from disco_fast.engine import Engine
+from disco_fast.engine.fused import FusedConvolution, FusedSum, FusedUpBlock, fuse_convolutions
+from disco_fast.engine.prepared import REWRITES, PreparedDISCO
+
+# fp32 rounding behind up to 30 layers; values are of the order of 1.
+ROUNDING = 2e-4
+PARTS = ("segnet", "repnet", "enhanceNet")
+CHANNELS = {"segnet": 1, "repnet": 1, "enhanceNet": 65}
+
+
+def unpacked(network: DISCO) -> PreparedDISCO:
+    """A prepared network whose convolutions are torch's."""
+    return PreparedDISCO(network, "fp32", without=["packing"])
+
+
+@pytest.fixture(params=["published", "efficientnet-lite0"])
+def network(request: pytest.FixtureRequest) -> DISCO:
+    network = random_network(0.25, backbone=request.param)
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # with statistics that are not those of no norm
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    return network
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_fused_is_layer_by_layer(network: DISCO, part: str):
+    plain, fused = unpacked(network), unpacked(network)
+    fuse_convolutions(fused.get_submodule(part))
+    x = torch.rand(2, CHANNELS[part], 64, 96, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        expected, got = (which.get_submodule(part)(x) for which in (plain, fused))
+    assert (got - expected).abs().max() < ROUNDING * max(1, expected.abs().max())
+    kinds = [type(module) for module in fused.get_submodule(part).modules()]
+    assert FusedConvolution in kinds
+    assert not {nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.LeakyReLU} & set(kinds)
+
+
+def test_sums_are_a_part_of_the_pass():
+    fused = unpacked(random_network(0.25, backbone="efficientnet-lite0"))
+    for part in PARTS:
+        fuse_convolutions(fused.get_submodule(part))
+    kinds = [type(module) for module in fused.modules()]
+    # RefineNet's three residual blocks, nine of EfficientNet's; two blocks that double the side.
+    assert kinds.count(FusedSum) == 3 + 9
+    assert kinds.count(FusedUpBlock) == 2
+
+
+def test_formats_change_weights_alone():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(4, 8, 3)
+    network = nn.Sequential(nn.Sequential(convolution, nn.ReLU(), nn.BatchNorm2d(8))).eval()
+    fuse_convolutions(network)
+    network.to(torch.bfloat16)
+    fused = network[0][0]
+    assert fused.weight.dtype == torch.bfloat16
+    with torch.inference_mode():
+        got = fused(torch.ones(1, 4, 5, 5, dtype=torch.bfloat16))
+        product = torch.conv2d(torch.ones(1, 4, 5, 5), fused.weight.float())
+    expected = (product + convolution.bias[:, None, None]).relu() / (1 + 1e-5) ** 0.5
+    # The product is rounded to bf16, the result again: 2 ** -8 each, of values up to 2.
+    assert got.dtype == torch.bfloat16
+    assert (got.float() - expected).abs().max() < 2**-6
+
+
+def test_cuda_engine_is_fused():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU is present")
+    engine = Engine(random_network(0.25), "bf16", "cuda")
+    segnet = [m for m in engine.network.segnet.modules() if isinstance(m, FusedConvolution)]
+    assert segnet
+    assert all(module.tf32 and module.weight.dtype == torch.float32 for module in segnet)
+    exact = Engine(random_network(0.25), "fp32", "cuda").network
+    assert not any(m.tf32 for m in exact.modules() if isinstance(m, FusedConvolution))
+    assert "fusing" in REWRITES
