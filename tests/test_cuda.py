@@ -13,6 +13,7 @@ from test_golden import check, network, run, small_golden  # noqa: F401  (a fixt
 from torch import Tensor
 
 from disco_fast import DISCO, ops
+from disco_fast.checkpoints import random_network
 from disco_fast.color import bin_centers
 from disco_fast.engine.prepared import REWRITES, PreparedDISCO
 
@@ -56,7 +57,8 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
     )
     yield "encoder", words, lambda x: ops.encoder(x, position, weights)
     scale = torch.linspace(-1, 1, features.shape[1], device=features.device)
-    yield "bias_act", features, lambda x: ops.bias_act(x, scale, features, 0.1, scale, scale)
+    residual = features.clone()
+    yield "bias_act", features, lambda x: ops.bias_act(x, scale, residual, 0.1, scale, scale)
     yield "rgb_to_l", lightness, lambda x: ops.rgb_to_l(x / 100)
     yield "lab_to_rgb", lightness, lambda x: ops.lab_to_rgb(x, ab, True)
 
@@ -145,6 +147,12 @@ def test_cuda_network_is_the_published_one(
         check(output, golden, SAMPLED, UNDECIDED)
     finally:
         network.cpu()
+
+
+def test_cuda_copies_are_where_the_network_is():
+    small = random_network(0.25).cuda()
+    alike = small.alike(small.state_dict())
+    assert {tensor.device.type for tensor in (*alike.parameters(), *alike.buffers())} == {"cuda"}
 
 
 def test_cuda_encoders_of_the_network_at_once(monkeypatch: pytest.MonkeyPatch):

@@ -76,7 +76,9 @@ def check(
             moved = 128 * np.abs(actual - golden[name]).sum()
             assert moved <= undecided, f"{moved} pixels have joined another superpixel"
             continue
-        np.testing.assert_array_equal(actual, golden[name], err_msg=name)
+        # On a GPU torch divides by multiplying with the reciprocal.
+        unit = 2**-23 if name == "anchor_colors" and output.ab.is_cuda else 0
+        np.testing.assert_allclose(actual, golden[name], rtol=unit, atol=0, err_msg=name)
     for name in TOLERANCE.keys() & golden.keys():
         actual = getattr(output, name).cpu().numpy()[windows.get(name, ...)]
         difference = np.abs(actual - golden[name]).max()

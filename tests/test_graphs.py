@@ -279,7 +279,7 @@ def test_cuda_results_outlive_later_replays(engine: Engine):
 
 
 def test_cuda_more_shapes_than_graphs(engine: Engine):
-    shapes = [(1, 1, 32 + 16 * i, 32) for i in range(GRAPHS + 3)]
+    shapes = [(1, 1, 64 + 16 * i, 32) for i in range(GRAPHS + 3)]
     inputs = [torch.full(shape, 0.3, device="cuda") for shape in shapes]
     eager = [engine(x).ab for x in inputs]
     for _ in range(3):
@@ -304,7 +304,7 @@ def test_cuda_captures_leave_other_threads_alone(engine: Engine):
 
     thread = threading.Thread(target=work)
     thread.start()
-    for rows in range(2, 42):
+    for rows in range(4, 44):
         x = torch.full((1, 1, 16 * rows, 32), 0.3, device="cuda")
         engine.chroma(x), engine.chroma(x)
     stop.set()

@@ -309,7 +309,7 @@ __device__ __forceinline__ bool add_members(const Image& m, const KMeansPlan& pl
     const int d = mine ? own : 0;
     const int64_t center = int64_t(k) * m.center_pitch() + d;
     Pack<W, kPair> total = {};
-    if (!first_tile) total = load_pack<kPair>(m.next + center);
+    if (!first_tile && mine) total = load_pack<kPair>(m.next + center);
     const int earlier = first_tile ? 0 : m.counts[job];
     const int listed = list_members(m, plan, k, count, list), members = earlier + listed;
     add_listed(list, listed, m.points + d, total);

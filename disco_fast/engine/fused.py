@@ -56,7 +56,7 @@ class FusedConvolution(nn.Module):
             x: in the dtype of the weight.
             residual: like the result, added before the activation; or None.
         """
-        # `benchmark` is that of the thread around, which a capture sets; the others are of the call.
+        # Whether to search is said by the capture around; the other settings are of this call.
         x = torch._convolution(
             x,
             self.weight,

@@ -229,7 +229,8 @@ class DISCO(nn.Module):
 
     def alike(self, state: dict[str, Tensor]) -> DISCO:
         """A network of the same kind with other weights, see `assemble`."""
-        return assemble(state, self.width, self.cell_size, self.backbone, self.readout)
+        alike = assemble(state, self.width, self.cell_size, self.backbone, self.readout)
+        return alike.to(self._bin_centers.device)
 
     def superpixels(self, gray: Tensor) -> Superpixels:
         """The first half: superpixels, and what the color modeler makes of them.
