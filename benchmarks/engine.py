@@ -28,7 +28,7 @@ from harness.baselines import RIVALS, VALIDATED, Build, Forward, compare, compar
 from harness.clock import context, default_device, interleaved, seconds, summary
 from harness.inputs import is_size, know_ranges, photographs, random_centers, runs_here
 from harness.plots import NAMES, one_image
-from harness.report import NONE, Report, digits, heading, milliseconds, ratio, save
+from harness.report import NONE, Report, digits, heading, machine, milliseconds, ratio, save
 from harness.report import table as markdown
 from torch import Tensor
 
@@ -388,7 +388,24 @@ def sweeps(reports: Sequence[Report]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-TABLES = {"engine_rivals": rivals, "engine_sweep": sweeps}
+def gpu_sentence(reports: Sequence[Report]) -> str:
+    """One image and a full batch on the last GPU that was measured, in a sentence."""
+    measured = [report for report in reports if report["context"]["device_type"] != "cpu"]
+    if not measured:
+        return "GPU: not measured yet."
+    points = measured[-1]["points"]
+    one = next(point for point in points if point["batch"] == 1)
+    full = max(points, key=lambda point: point["batch"])
+    slow = next(row for row in measured[-1]["rivals"] if row["name"] == "published")
+    return (
+        f"*On an {machine(measured[-1])}, an image takes {digits(one['time']['median'])} ms in"
+        f" {one['precision']}, and one of a batch of {full['batch']} takes"
+        f" {digits(full['time']['median'])} ms. The published path takes"
+        f" {digits(slow['time']['median'])} ms.*"
+    )
+
+
+TABLES = {"engine_rivals": rivals, "engine_sweep": sweeps, "gpu_sentence": gpu_sentence}
 
 
 def progress(point: Report) -> str:

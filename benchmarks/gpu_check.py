@@ -250,7 +250,7 @@ def _profile(device: str) -> Report:
     """Whether the engine replays CUDA graphs, and the kernels of a replay, at two batch sizes."""
     import torch
     from harness import N_ANCHORS, SIZE
-    from harness.clock import synchronize
+    from harness.clock import context, synchronize
     from harness.inputs import photographs
     from torch.profiler import ProfilerActivity, profile
 
@@ -275,7 +275,7 @@ def _profile(device: str) -> Report:
         kernels = sorted((t for t in totals if t["us"] > 0), key=lambda t: -t["us"])
         launching = {"precision": fast.precision, "launching": fast.launching}
         found.append({"batch": batch, **launching, "kernels": kernels})
-    return {"what": "profile", "profiles": found}
+    return {"what": "profile", "context": context(here), "profiles": found}
 
 
 STAGES = {"probe": _probe, "profile": _profile}
@@ -290,9 +290,10 @@ def gpu_table(reports: Sequence[Report]) -> str:
     for report in reports:
         rows = [
             [name, "ok" if step["ok"] else "failed", f"{step['seconds']:.0f}", step["note"] or NONE]
-            for name, step in report["steps"].items()
+            for name, step in report.get("steps", {}).items()
         ]
-        parts += [table(["step", "", "s", ""], rows), caption(report)]
+        parts += [table(["step", "", "s", ""], rows)] if rows else []
+        parts.append(caption(report))
         for found in report["profiles"]:
             parts += [_launching(found), _kernels(found["kernels"])]
     return "\n\n".join(parts)

@@ -31,7 +31,7 @@ from harness.clock import (
     interleaved,
 )
 from harness.inputs import is_size
-from harness.report import NONE, ROOT, Report, digits, heading, milliseconds, ratio, save
+from harness.report import NONE, ROOT, Report, by_machine, digits, milliseconds, ratio, save
 from harness.report import table as markdown
 from torch import Tensor
 
@@ -193,26 +193,37 @@ def _on_device(calls: dict[str, Function], arguments: tuple) -> Report:
 # ---- Table ---------------------------------------------------------------------------------------
 
 
+def cpu_table(reports: Sequence[Report]) -> str:
+    """The ops on a CPU."""
+    return table([report for report in reports if not _on_gpu(report)])
+
+
+def gpu_table(reports: Sequence[Report]) -> str:
+    """The ops on a GPU, also without what a launch takes on the host."""
+    return table([report for report in reports if _on_gpu(report)]) or "Not measured yet."
+
+
+TABLES = {"ops": cpu_table, "gpu_ops": gpu_table}
+
+
+def _on_gpu(report: Report) -> bool:
+    return report["context"]["device_type"] != "cpu"
+
+
+@by_machine
 def table(reports: Sequence[Report]) -> str:
-    """A table for each report; on a GPU with times on the device alone."""
-    parts = [[*heading(report, reports), _table(report)] for report in reports]
-    return "\n\n".join(itertools.chain(*parts))
-
-
-TABLES = {"ops": table}
-
-
-def _table(report: Report) -> str:
-    gpu = "copy_bytes_per_second" in report
+    """All rows of a machine; on a GPU with times on the device alone."""
+    gpu = _on_gpu(reports[0])
     header = ["ms", "published", "vectorized PyTorch", "disco_fast", "speedup over published"]
     header += ["speedup over vectorized"]
     header += ["disco_fast, device alone", "share of copy bandwidth"] if gpu else []
     rows = []
-    for row in report["rows"]:
-        cells = _cells(row) + (_device_cells(row, report) if gpu else [])
-        if trouble := _trouble(row):
-            cells = [trouble, *[NONE] * (len(header) - 2)]
-        rows.append([f"`{row['op']}` {row['shape']}", *cells])
+    for report in reports:
+        for row in report["rows"]:
+            cells = _cells(row) + (_device_cells(row, report) if gpu else [])
+            if trouble := _trouble(row):
+                cells = [trouble, *[NONE] * (len(header) - 2)]
+            rows.append([f"`{row['op']}` {row['shape']}", *cells])
     return markdown(header, rows)
 
 

@@ -3,8 +3,9 @@
     python benchmarks/ptxas.py --json benchmarks/results/ptxas.json
     python benchmarks/ptxas.py --check
 
-Fails where a kernel spills registers or uses local memory (a stack frame). With `--check` also
-where the table differs from the committed one, if that was made by the same release of nvcc.
+Fails where a kernel spills registers or uses local memory (a stack frame), and where nvcc has lost
+the address that a pointer begins at. With `--check` also where the table differs from the committed
+one, if that was made by the same release of nvcc.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ COMMITTED = RESULTS / "ptxas.json"
 ARCHS = (75, 80, 90, 120)  # the oldest, the newest, and the data center's; others lie between
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+# Of an array of two pointers into shared memory, nvcc 13.0 has compiled one as an offset from 0.
+LOST = re.compile(r"\badd\.s64\s+%rd\d+, 0, ")
+FUNCTION = re.compile(r"\.entry (\w+)\(")
 USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 
 
@@ -31,17 +35,25 @@ def compile_source(nvcc: str, source: Path, arch: int) -> str:
     """What ptxas says of a source file.
 
     Raises:
-        SystemExit: it does not compile.
+        SystemExit: it does not compile, or wrongly.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [
             nvcc, "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-arch=sm_{arch}", "-cubin",
-            "-Xptxas", "-v", str(source), "-o", f"{folder}/out.cubin",
+            "-Xptxas", "-v", str(source), "-o", f"{folder}/out.cubin", "-keep", "-keep-dir", folder,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"ptxas: {source.name} for sm_{arch}:\n{done.stderr}")
+        if done.returncode:
+            raise SystemExit(f"ptxas: {source.name} for sm_{arch}:\n{done.stderr}")
+        if lost := lost_addresses(Path(folder, f"{source.stem}.ptx").read_text()):
+            raise SystemExit(f"ptxas: {source.name} for sm_{arch}: lost addresses in {lost}")
     return done.stderr
+
+
+def lost_addresses(ptx: str) -> list[str]:
+    """Mangled names of the kernels in which a pointer begins at 0."""
+    parts = FUNCTION.split(ptx)[1:]
+    return [name for name, code in zip(parts[::2], parts[1::2], strict=True) if LOST.search(code)]
 
 
 def parse(text: str) -> Iterator[tuple[str, Report]]:

@@ -62,7 +62,7 @@ SUITES = {  # by what their reports say that they are
     "serving": serving,
     "gpu": gpu_check,
 }
-PERFORMANCE = ("timing", "ops", "official", "engine", "gpu")  # their captions name no machine
+PERFORMANCE = ("timing", "ops", "official", "engine", "gpu", "profile")
 PLOTS = {  # by file: of which reports, and how
     "speed.svg": ("engine", plots.speed),
     "engine.svg": ("engine", plots.costs),
@@ -110,6 +110,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Table]] = {
         for what, suite in SUITES.items()
         for name, make in suite.TABLES.items()
     },
+    "gpu": (("gpu", "profile"), gpu_check.gpu_table),
 }
 
 

@@ -22,7 +22,7 @@ from harness import published as published_ops
 from harness.baselines import VALIDATED, validate
 from harness.clock import context, default_device, seconds, summary
 from harness.inputs import PHOTOGRAPHS, is_size, know_ranges, photographs, random_centers
-from harness.report import NONE, Report, machine, milliseconds, ratio, save, table
+from harness.report import NONE, Report, by_machine, machine, milliseconds, ratio, save, table
 from harness.stages import (
     ANCHORS,
     BLOCKS,
@@ -238,7 +238,11 @@ def table5(reports: Sequence[Report]) -> str:
     return f"{table(header, rows)}\n\nRows with {PAPER_DEVICE} are the paper's own. {NOTE}"
 
 
-TABLES = {"figure13": figure13, "anchor_stage": anchor_stage, "table5": table5}
+TABLES = {
+    "figure13": by_machine(figure13),
+    "anchor_stage": by_machine(anchor_stage),
+    "table5": table5,
+}
 
 
 def _columns(reports: Sequence[Report]) -> list[tuple[Report, str]]:

@@ -10,7 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,16 @@ def load(folder: Path = RESULTS) -> list[Report]:
 def commit() -> str:
     """The commit of the code that ran, with "+dirty" if what ran was not exactly that.
 
-    Where git cannot say, what the variable DISCO_FAST_COMMIT says.
+    The variable DISCO_FAST_COMMIT says it for a copy whose git does not know.
     """
+    if told := os.environ.get("DISCO_FAST_COMMIT"):
+        return told
     code = ("disco_fast", "csrc", "benchmarks/*.py", "benchmarks/harness")
     try:
         head = _git("rev-parse", "--short", "HEAD")
         return head + ("+dirty" if _git("status", "--porcelain", "--", *code) else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("DISCO_FAST_COMMIT", "unknown")
+        return "unknown"
 
 
 def _git(*arguments: str) -> str:
@@ -74,6 +76,19 @@ def heading(report: Report, reports: Sequence[Report]) -> list[str]:
     """The machine of one of several reports, if they come from different ones."""
     several = len({machine(other) for other in reports}) > 1
     return [f"On {machine(report)}:"] if several else []
+
+
+def by_machine(make: Callable[[Sequence[Report]], str]) -> Callable[[Sequence[Report]], str]:
+    """A table that is made for each machine apart, under its name if there are several."""
+
+    def made(reports: Sequence[Report]) -> str:
+        groups: dict[str, list[Report]] = {}
+        for report in reports:
+            groups.setdefault(machine(report), []).append(report)
+        parts = [[*heading(own[0], reports), make(own)] for own in groups.values()]
+        return "\n\n".join(part for own in parts for part in own)
+
+    return made
 
 
 def caption(report: Report) -> str:

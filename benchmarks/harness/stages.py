@@ -212,7 +212,8 @@ def multiply_accumulates(network: DISCO, gray: Tensor) -> dict[str, int]:
     with counting as counter, plain_attention, torch.no_grad():
         network(gray)
     flops = counter.get_flop_counts()
-    return _by_block(lambda name: sum(flops.get(f"DISCO.{name}".rstrip("."), {}).values()) // 2)
+    whole = type(network).__name__
+    return _by_block(lambda name: sum(flops.get(f"{whole}.{name}".rstrip("."), {}).values()) // 2)
 
 
 def _by_block(count: Callable[[str], int]) -> dict[str, int]:

@@ -6,6 +6,8 @@ a batch norm in bf16, which together take longer than the products.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,7 @@ class FusedConvolution(nn.Module):
         super().__init__()
         self.weight = convolution.weight
         transposed = isinstance(convolution, nn.ConvTranspose2d)
-        self._geometry = (
+        self._geometry: tuple[Any, ...] = (
             convolution.stride,
             convolution.padding,
             convolution.dilation,
@@ -82,8 +84,10 @@ class FusedSum(nn.Module):
 
     def __init__(self, layers: nn.Sequential, slope: float):
         super().__init__()
-        self.layers, self.last = layers[:-1], layers[-1]
-        self.last.slope = slope
+        last = layers[-1]
+        assert isinstance(last, FusedConvolution)
+        last.slope = slope
+        self.layers, self.last = layers[:-1], last
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,H,W] to the same."""
@@ -95,8 +99,10 @@ class FusedUpBlock(nn.Module):
 
     def __init__(self, block: MergedUpBlock):
         super().__init__()
-        self.conv1, self.up, self.skip, self.conv2 = block.conv1, block.up, block.skip, block.conv2
-        self.up.slope = 0.0
+        up: nn.Module = block.up
+        assert isinstance(up, FusedConvolution)
+        up.slope = 0.0
+        self.conv1, self.up, self.skip, self.conv2 = block.conv1, up, block.skip, block.conv2
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """As `UpBlock`."""

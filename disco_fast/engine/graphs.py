@@ -38,9 +38,9 @@ _capturing = ThreadPoolExecutor(1, "disco_fast-capture")
 def settled(device: torch.device) -> Iterator[None]:
     """No autocast; on a GPU: that device current, fp32 exact, one thread at a time.
 
-    No TF32 in what picks anchors, nor where fp32 was asked for; and the same bits in every run.
-    torch has such settings for the whole process only: they are as before afterwards, but other
-    threads see them meanwhile.
+    No TF32 but where a convolution asks for it itself, and the same bits in every run. torch has
+    such settings for the whole process only: they are as before afterwards, but other threads see
+    them meanwhile.
     """
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda":

@@ -1,8 +1,8 @@
 """Which number format the convolutions run in.
 
 Whatever the precision, SPixNet, the color modeler, K-Means and everything else that picks anchors
-compute in fp32. The features that they start from are rounded, and that can move an anchor;
-how often is in docs/accuracy.md.
+compute in fp32; on a GPU, SPixNet in TF32 unless the precision is fp32. The features that they
+start from are rounded, and that can move an anchor; how often is in docs/accuracy.md.
 """
 
 from __future__ import annotations
