@@ -6,8 +6,6 @@ a batch norm in bf16, which together take longer than the products.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +32,7 @@ class FusedConvolution(nn.Module):
         super().__init__()
         self.weight = convolution.weight
         transposed = isinstance(convolution, nn.ConvTranspose2d)
-        self._geometry: tuple[Any, ...] = (
+        self._geometry = (
             convolution.stride,
             convolution.padding,
             convolution.dilation,
@@ -59,15 +57,15 @@ class FusedConvolution(nn.Module):
             residual: like the result, added before the activation; or None.
         """
         # Whether to search is said by the capture around; the other settings are of this call.
-        x = torch._convolution(
+        x = torch.ops.aten._convolution.default(
             x,
             self.weight,
             None,
             *self._geometry,
             torch.backends.cudnn.benchmark,
-            deterministic=True,
-            cudnn_enabled=True,
-            allow_tf32=self.tf32,
+            True,  # deterministic
+            True,  # cuDNN
+            self.tf32,
         )
         if residual is None and self._bias is None and self._scale is None and self.slope == 1:
             return x
