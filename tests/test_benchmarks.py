@@ -28,7 +28,9 @@ from disco_fast import ops, reference
 from disco_fast._extras import MissingExtraError
 from disco_fast.checkpoints import random_network
 from disco_fast.engine import Engine
+from disco_fast.engine.fused import fuse_convolutions
 from disco_fast.engine.precision import cpu_has_int8
+from disco_fast.engine.prepared import PreparedDISCO
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -105,6 +107,19 @@ def test_costs_are_the_papers() -> None:
         assert weights[block] / 1e6 == pytest.approx(millions, abs=0.005)
         assert products[block] / 1e9 == pytest.approx(giga, rel=0.01)
     assert sum(weights.values()) == sum(p.numel() for p in network.parameters())
+
+
+def test_costs_of_a_prepared_network_are_counted() -> None:
+    """Packed, fused or as torch has them, the convolutions multiply as often."""
+    gray, network = inputs.photographs(1, 64)[0], random_network(0.25)
+    plain = PreparedDISCO(network, "fp32", without=["packing"])
+    fused = PreparedDISCO(network, "fp32", without=["packing"])
+    for part in (fused.segnet, fused.repnet, fused.enhanceNet):
+        fuse_convolutions(part)
+    expected = stages.multiply_accumulates(plain, gray)
+    assert all(count > 0 for count in expected.values())
+    for other in (fused, PreparedDISCO(network, "fp32")):
+        assert stages.multiply_accumulates(other, gray) == expected
 
 
 def corrupted(name: str, change) -> ModuleType:

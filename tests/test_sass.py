@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import ptxas
 import pytest
 import sass
 from harness import sass_model
@@ -44,6 +45,13 @@ CASE = sass.Case(
 
 def code() -> list[sass.Instruction]:
     return sass.straight(sass.parse(LISTING, SOURCE)["k"])
+
+
+def test_lost_addresses_are_found() -> None:
+    begun = "add.s64 \t%rd258, 0, %rd257;\n\tst.global.f32 \t[%rd258], %f676;"
+    code = "\n.visible .entry {}(\n{{\n\tadd.s64 \t%rd2, %rd1, 8;\n\t{}\n}}\n"
+    assert ptxas.lost_addresses(code.format("good", "ret;") + code.format("bad", begun)) == ["bad"]
+    assert ptxas.lost_addresses(code.format("good", "ret;")) == []
 
 
 def test_instructions_count_as_often_as_their_loops_turn() -> None:
