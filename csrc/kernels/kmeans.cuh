@@ -66,15 +66,15 @@ struct KMeansImage {
 
   const W* data;  // [P, D]
   W* points;      // [tile + 1, point_pitch]: the last row is zero
-  // Two members, not an array: of an array, nvcc 13.0 loses the address of the first (see ptxas.py).
-  W* centers;  // [K, center_pitch]: those that points are compared with
-  W* next;     // likewise, the next
-  int* lists;     // [warps, list_size]: how many bytes on members' rows begin
-  W* moved;       // [jobs]: how far, squared
-  int* counts;    // [jobs]: members
-  int* labels;    // [tile]
-  int* spare;     // [K]: the point that an empty cluster moves to
-  int64_t* out;   // labels [P]; where there are several tiles, those of the current iteration
+  // No array of two, of which nvcc 13.0 would lose the first address: see benchmarks/ptxas.py.
+  W* centers;    // [K, center_pitch]: those that points are compared with
+  W* next;       // likewise, the next
+  int* lists;    // [warps, list_size]: how many bytes on members' rows begin
+  W* moved;      // [jobs]: how far, squared
+  int* counts;   // [jobs]: members
+  int* labels;   // [tile]
+  int* spare;    // [K]: the point that an empty cluster moves to
+  int64_t* out;  // labels [P]; where there are several tiles, those of the current iteration
   int points_count, any_dims, clusters;
   bool kept;  // `labels` are those of the last iteration; `out` has the current ones if not all are
 

@@ -530,6 +530,7 @@ int main(int count, char** arguments) {
       cluster_case(e, 2, 37, 5, 13, 37);
       cluster_case(e, 3, 64, 16, 8, 64);
       cluster_case(e, 2, 40, 3, 9, 4);
+      cluster_case(e, 1, 90, 70, 3, 90);  // two warps for a cluster, two tiles
     }
     if (wanted("anchors")) {
       anchor_case(e, 1, 1, 1, 10);
