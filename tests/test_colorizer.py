@@ -178,6 +178,7 @@ def test_bad_image_among_many(colorizer: Colorizer, images: object, error: type,
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory as on Linux")
+@pytest.mark.thorough
 def test_a_thousand_calls_take_no_more_memory(colorizer: Colorizer):
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

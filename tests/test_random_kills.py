@@ -13,6 +13,7 @@ import pytest
 COMMANDS = ["colorize", "anchors", "video", "convert", "download"]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forks")
 def test_what_is_killed_leaves_whole_files_and_goes_on(tmp_path: Path) -> None:
     for package in ("av", "gdown"):

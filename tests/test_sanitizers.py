@@ -11,7 +11,10 @@ import emulated
 import pytest
 
 CSRC = Path(__file__).parents[1] / "csrc"
-pytestmark = pytest.mark.skipif(bool(emulated.MISSING), reason=emulated.REASON)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(bool(emulated.MISSING), reason=emulated.REASON),
+]
 
 
 def run(program: Path, *arguments: str, without: str = "") -> subprocess.CompletedProcess[str]:
