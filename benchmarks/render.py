@@ -98,7 +98,8 @@ def cost_plot(reports: Sequence[Report]) -> str:
     file = _from_root(IMAGES / "engine.svg")
     return (
         f"![Milliseconds per image against its pixels and against the batch]({file})\n\n"
-        "Both axes are logarithmic. Lines are the engine, points its rivals with one image."
+        "Both axes are logarithmic. Lines are the engine, points its rivals with one image "
+        "on the first machine."
     )
 
 

@@ -116,16 +116,21 @@ def speed(figure: Any, reports: Sequence[Report]) -> None:
 
 
 def costs(figure: Any, reports: Sequence[Report]) -> None:
-    """Both axes logarithmic; lines for the engine, points for its rivals."""
+    """Both axes logarithmic; lines for the engine, points for its rivals on the first machine.
+
+    A machine where only one point was measured is left out beside others: it has no line.
+    """
     figure.set_size_inches(11, 5.4)
     by_pixels, by_batch = figure.subplots(1, 2, sharey=True)
+    swept = [r for r in reports if max(len(sides_of(r)), len(batches_of(r))) > 1]
+    reports = swept or reports
     for report, style in zip(reports, itertools.cycle(STYLES), strict=False):
         by_pixels.plot([], [], color="black", linestyle=style, label=machine(report))
         _lines(by_pixels, one_image(report), lambda p: p["size"] ** 2, style)
         _lines(by_batch, one_size(report), lambda p: p["batch"], style)
-        _rivals(by_pixels, report)
-    sides = sorted({p["size"] for report in reports for p in one_image(report)})
-    batches = sorted({p["batch"] for report in reports for p in one_size(report)})
+    _rivals(by_pixels, reports[0])
+    sides = sorted(set().union(*map(sides_of, reports)))
+    batches = sorted(set().union(*map(batches_of, reports)))
     _axes(by_pixels, "pixels of one image", [n * n for n in sides], [f"{n}²" for n in sides])
     _axes(by_batch, f"images of {SIZE}² in a batch", batches, list(map(str, batches)))
     by_pixels.set_ylabel("ms per image")
@@ -143,6 +148,16 @@ def one_image(report: Report) -> list[Report]:
 def one_size(report: Report) -> list[Report]:
     """The points of the sweep over batches."""
     return [p for p in report["points"] if _usual(p, report) and p["size"] == SIZE]
+
+
+def sides_of(report: Report) -> set[int]:
+    """The sides that were measured with one image."""
+    return {point["size"] for point in one_image(report)}
+
+
+def batches_of(report: Report) -> set[int]:
+    """The batches that were measured at the usual size."""
+    return {point["batch"] for point in one_size(report)}
 
 
 def _usual(point: Report, report: Report) -> bool:
