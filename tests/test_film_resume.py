@@ -65,6 +65,7 @@ def stopped(source: Path, target: Path, after: int, number: int, delay: float = 
     return process.returncode
 
 
+@pytest.mark.thorough
 def test_killed_at_random_it_ends_with_the_same_film(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(command, "PART", _PART)
     source = write_film(tmp_path / "in.mp4", with_cuts(26, 4), audio="aac")

@@ -72,6 +72,7 @@ def wait_for_files(process: subprocess.Popen[bytes], folder: Path, count: int) -
         time.sleep(0.005)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_it_leaves_whole_files_and_goes_on(kind: signal.Signals, tmp_path: Path) -> None:
     photos, whole, stopped = make(tmp_path / "in", 300), tmp_path / "whole", tmp_path / "stopped"

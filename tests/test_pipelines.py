@@ -227,6 +227,7 @@ def test_two_workers_give_what_one_process_gives(ray: Any) -> None:
         assert np.array_equal(row["gray"], made[row["id"]])
 
 
+@pytest.mark.thorough
 def test_a_worker_is_killed_and_nothing_is_lost_or_done_twice(ray: Any, tmp_path: Path) -> None:
     from disco_fast.integrations import ray as integration
 
@@ -443,6 +444,7 @@ def test_example_hub(photographs: Path, tmp_path: Path) -> None:
     assert is_colored(tmp_path / "new.png")
 
 
+@pytest.mark.thorough
 def test_example_ray_data(photographs: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     example("ray_data", photographs, tmp_path / "out", "--workers", 1)
@@ -450,6 +452,7 @@ def test_example_ray_data(photographs: Path, tmp_path: Path) -> None:
     assert is_colored(tmp_path / "out" / "flower.jpg")
 
 
+@pytest.mark.thorough
 def test_example_ray_serve(photographs: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     data = (photographs / "coffee.jpg").read_bytes()

@@ -587,6 +587,7 @@ def long_run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path, list
         process.kill()
 
 
+@pytest.mark.thorough
 def test_killed_and_resumed(long_run, tmp_path: Path) -> None:
     process, out, arguments = long_run
     process.kill()

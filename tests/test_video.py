@@ -185,6 +185,7 @@ def test_a_size_that_changes_midway(tmp_path: Path) -> None:
     assert [frame.pixels.shape for frame in film.frames(target)] == [(64, 96, 3)] * 6
 
 
+@pytest.mark.thorough
 def test_killed_it_goes_on_to_the_same_film(tmp_path: Path) -> None:
     frames = np.concatenate([pan("coffee", PART, 48, 64, 1), pan("china", PART + 40, 48, 64, 1)])
     source = write_film(tmp_path / "in.mp4", frames, audio="aac")
@@ -266,6 +267,7 @@ def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch, capsys) ->
     assert "disco_fast[video]" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory as on Linux")
 def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     frames = np.concatenate([pan("coffee", 60, 96, 128, 1)] * 8)

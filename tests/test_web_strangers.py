@@ -297,6 +297,7 @@ def left(place: Path) -> list[str]:
     return [str(path.relative_to(place)) for path in place.rglob("*") if "disco-fast" in str(path)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_after_the_end(tmp_path: Path, end: signal.Signals) -> None:
     with browser.served(temporary=tmp_path, end=end) as address:
@@ -308,6 +309,7 @@ def test_nothing_is_left_after_the_end(tmp_path: Path, end: signal.Signals) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_what_a_killed_process_left_goes_at_the_next_start(tmp_path: Path) -> None:
     with browser.served(temporary=tmp_path, end=signal.SIGKILL) as address:
         upload(address.rstrip("/"), COFFEE.read_bytes())
