@@ -85,6 +85,29 @@ def test_each_rewrite_does_its_work():
     assert prepared._position(5, 7, device) is prepared._position(5, 7, device)
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="packs for x86")
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_packed_convolutions_are_torchs(capability: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolutions = [
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.Conv2d(8, 16, 1),
+            nn.ConvTranspose2d(8, 16, 4, stride=2, padding=1),
+        ]
+        x = torch.randn(2, 8, 12, 20).to(memory_format=torch.channels_last)
+    for convolution in convolutions:
+        packed = PackedConvolution(convolution, nn.LeakyReLU(0.1))
+        with torch.inference_mode():
+            torch.testing.assert_close(packed(x), F.leaky_relu(convolution(x), 0.1))
+        # Where oneDNN would order them anew in every call, weights stay as they are.
+        transposed = isinstance(convolution, nn.ConvTranspose2d)
+        plain = convolution.kernel_size == (1, 1) or (capability == "AVX2" and not transposed)
+        assert (packed.weight.layout == torch.strided) == plain
+
+
 def test_the_network_given_is_not_changed():
     network = random_network(0.25)
     before = {name: value.clone() for name, value in network.state_dict().items()}
