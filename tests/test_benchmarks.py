@@ -114,8 +114,7 @@ def test_costs_of_a_prepared_network_are_counted() -> None:
     gray, network = inputs.photographs(1, 64)[0], random_network(0.25)
     plain = PreparedDISCO(network, "fp32", without=["packing"])
     fused = PreparedDISCO(network, "fp32", without=["packing"])
-    for part in (fused.segnet, fused.repnet, fused.enhanceNet):
-        fuse_convolutions(part)
+    fuse_convolutions(fused)
     expected = stages.multiply_accumulates(plain, gray)
     assert all(count > 0 for count in expected.values())
     for other in (fused, PreparedDISCO(network, "fp32")):

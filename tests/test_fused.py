@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import need_gpu
 from torch import nn
 
 from disco_fast import DISCO
@@ -49,8 +50,7 @@ def test_fused_is_layer_by_layer(network: DISCO, part: str):
 
 def test_sums_are_a_part_of_the_pass():
     fused = unpacked(random_network(0.25, backbone="efficientnet-lite0"))
-    for part in PARTS:
-        fuse_convolutions(fused.get_submodule(part))
+    fuse_convolutions(fused)
     kinds = [type(module) for module in fused.modules()]
     # RefineNet's three residual blocks, nine of EfficientNet's; two blocks that double the side.
     assert kinds.count(FusedSum) == 3 + 9
@@ -76,8 +76,7 @@ def test_formats_change_weights_alone():
 
 
 def test_cuda_engine_is_fused():
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU is present")
+    need_gpu()
     engine = Engine(random_network(0.25), "bf16", "cuda")
     segnet = [m for m in engine.network.segnet.modules() if isinstance(m, FusedConvolution)]
     assert segnet

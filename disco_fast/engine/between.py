@@ -15,9 +15,7 @@ class Between:
     def take(self, module: nn.Module) -> bool:
         """Whether the module is one more of it."""
         activation = isinstance(module, nn.ReLU | nn.LeakyReLU) and not self.modules
-        norm = isinstance(module, nn.BatchNorm2d) and not any(
-            isinstance(other, nn.BatchNorm2d) for other in self.modules
-        )
+        norm = isinstance(module, nn.BatchNorm2d) and not self.has_norm
         if activation or norm:
             self.modules.append(module)
         return activation or norm

@@ -123,8 +123,7 @@ class PreparedDISCO(DISCO):
             merge_upsampling(self)
 
     def _fuse(self, tf32: bool) -> None:
-        for part in (self.segnet, self.repnet, self.enhanceNet):
-            fuse_convolutions(part)
+        fuse_convolutions(self)
         # SPixNet stays fp32; where the features are rounded more, tensor cores may multiply it.
         for module in self.segnet.modules():
             if isinstance(module, FusedConvolution):
