@@ -17,36 +17,53 @@ inline W activate(W value, W slope) {
   return value < 0 ? low : value;
 }
 
+// Parameters are repeated for so many values, so that few channels fill vectors too.
+constexpr int64_t kRepeated = 1024;
+
+inline int64_t repeated(int64_t channels) {
+  return channels > 0 && channels < kRepeated ? kRepeated / channels * channels : channels;
+}
+
+template <class T>
+inline void bias_act_some(const T* __restrict x, const T* __restrict residual, int64_t count,
+                          Wide<T> slope, const Wide<T>* __restrict bias,
+                          const Wide<T>* __restrict scale, const Wide<T>* __restrict shift,
+                          T* __restrict out) {
+  if (residual == nullptr) {
+    for (int64_t i = 0; i < count; ++i) {
+      out[i] = narrow<T>(activate(widen(x[i]) + bias[i], slope) * scale[i] + shift[i]);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      const Wide<T> sum = widen(x[i]) + bias[i] + widen(residual[i]);
+      out[i] = narrow<T>(activate(sum, slope) * scale[i] + shift[i]);
+    }
+  }
+}
+
 // Items: rows of `channels` values where these are adjacent, else planes of `inner` values.
 template <class T>
 inline void bias_act_rows_of(const BiasActArgs& a, int64_t begin, int64_t end) {
   typedef Wide<T> W;
   const bool last = a.inner == 1;
-  const int64_t count = last ? a.channels : a.inner;
-  const W slope = W(a.slope);
+  const int64_t count = last ? repeated(a.channels) : a.inner < kRepeated ? a.inner : kRepeated;
   const Scratch<W> bias(count), scale(count), shift(count);
-  for (int64_t item = begin; item < end; ++item) {
-    if (!last || item == begin) {
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t c = last ? i : item % a.channels;
-        bias[i] = parameter(a.bias, c, W(0));
-        scale[i] = parameter(a.scale, c, W(1));
-        shift[i] = parameter(a.shift, c, W(0));
-      }
+  const int64_t together = last ? end - begin : 1,
+                values = together * (last ? a.channels : a.inner);
+  const T* residual = static_cast<const T*>(a.residual);
+  for (int64_t item = begin; item < end; item += together) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t c = (last ? i : item) % a.channels;
+      bias[i] = parameter(a.bias, c, W(0));
+      scale[i] = parameter(a.scale, c, W(1));
+      shift[i] = parameter(a.shift, c, W(0));
     }
-    const T* x = static_cast<const T*>(a.x) + item * count;
-    const T* residual = static_cast<const T*>(a.residual);
-    T* out = static_cast<T*>(a.out) + item * count;
-    if (residual == nullptr) {
-      for (int64_t i = 0; i < count; ++i) {
-        out[i] = narrow<T>(activate(widen(x[i]) + bias[i], slope) * scale[i] + shift[i]);
-      }
-    } else {
-      residual += item * count;
-      for (int64_t i = 0; i < count; ++i) {
-        const W sum = widen(x[i]) + bias[i] + widen(residual[i]);
-        out[i] = narrow<T>(activate(sum, slope) * scale[i] + shift[i]);
-      }
+    const int64_t first = item * (values / together);
+    for (int64_t i = 0; i < values; i += count) {
+      const int64_t at = first + i;
+      bias_act_some(static_cast<const T*>(a.x) + at, residual == nullptr ? nullptr : residual + at,
+                    values - i < count ? values - i : count, W(a.slope), bias, scale, shift,
+                    static_cast<T*>(a.out) + at);
     }
   }
 }
