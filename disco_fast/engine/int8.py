@@ -87,14 +87,16 @@ class Int8Convolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d, step: float, zero: int):
         super().__init__()
         weight = convolution.weight.detach().float()
-        scales = (weight.abs().amax((1, 2, 3)) / 127).clamp_min(_LEAST)
-        whole = (weight / scales[:, None, None, None]).round().clamp(-127, 127)
+        axes = 1, 2, 3
+        largest = torch.maximum(weight.amax(axes), -weight.amin(axes))
+        scales = (largest / 127).clamp_min(_LEAST)
+        whole = (weight / scales[:, None, None, None]).round_().clamp_(-127, 127)
         padding = [0, 0] if zero else list(convolution.padding)
         self._geometry = list(convolution.stride), padding, list(convolution.dilation), 1
         self._input_step, self._scales = step, scales
         self._zeros = torch.zeros(len(scales), dtype=torch.int32)
         bias = torch.zeros(len(scales)) if convolution.bias is None else convolution.bias.detach()
-        self._bias = bias.float() - step * zero * whole.sum((1, 2, 3)) * scales
+        self._bias = bias.float() - step * zero * whole.sum(axes) * scales
         self._weight = torch.ops.onednn.qconv_prepack(
             whole.to(torch.int8), scales, step, 0, *self._geometry, None
         )
@@ -193,8 +195,9 @@ def convolve_in_int8(network: nn.Module, ranges: Ranges, prefix: str = "") -> No
         ranges: of the convolutions in it.
         prefix: what their names begin with.
     """
-    for name, child in list(network.named_children()):
-        full = prefix + name
+    # By name, for a list of the children would keep the weights of all that are replaced.
+    for name in [name for name, _ in network.named_children()]:
+        child, full = network.get_submodule(name), prefix + name
         if isinstance(child, nn.Sequential):
             setattr(network, name, nn.Sequential(*_rewritten(child, ranges, full + ".")))
         elif full in ranges and runs_in_int8(child):
