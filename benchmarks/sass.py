@@ -344,7 +344,7 @@ def kmeans_case(most_us: float, most_model_us: float) -> Case:
 def team_case(most_us: float, most_model_us: float) -> Case:
     """The same with 16 blocks of 256 points each; how long they wait for one another is unknown."""
     tiles, clusters = 16, 8
-    updates = "for (int64_t iteration = 1;; ++iteration)"
+    updates = "was_empty = __syncthreads_or(move_centers(m, team, s))"  # the loop's last line
     return Case(
         "kmeans.cu",
         "kmeans_team_kernel",
@@ -444,16 +444,13 @@ CASES = (
     team_case(62, 160),
     Case(
         "kmeans_init.cu",
-        "kmeans_init_kernel<float>",
+        "kmeans_init_kernel<float, 4>",
         "one image, 256 x 64, K=8",
         blocks=1,
         warps=8,
         most_us=10,
-        turns={
-            "for (int draw = 1": (7,),
-            "for (int d = threadIdx.x % 4": (4, 4, 4, 4),
-        },
-        most_model_us=55,
+        turns={"for (int draw = 1": (7,)},
+        most_model_us=15,
         shares={"init_random(a, int(a.clusters)": 0},
     ),
     pool_case(1, 55),

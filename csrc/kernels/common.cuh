@@ -89,8 +89,9 @@ struct Best {
   W key;
   int64_t index;
 
+  // Without a jump: what lanes disagree on would take both ways, ten times for a block.
   __device__ __forceinline__ bool beats(const Best& other) const {
-    return key > other.key || (key == other.key && index < other.index);
+    return bool(int(key > other.key) | (int(key == other.key) & int(index < other.index)));
   }
 };
 
@@ -99,7 +100,9 @@ __device__ __forceinline__ Best<W> warp_best(Best<W> mine) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) {
     const Best<W> other = {__shfl_xor_sync(kAllLanes, mine.key, offset),
                            __shfl_xor_sync(kAllLanes, mine.index, offset)};
-    if (other.beats(mine)) mine = other;
+    const bool wins = other.beats(mine);
+    mine.key = wins ? other.key : mine.key;
+    mine.index = wins ? other.index : mine.index;
   }
   return mine;
 }

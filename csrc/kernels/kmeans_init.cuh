@@ -6,7 +6,7 @@
 
 namespace disco_fast {
 
-constexpr int kInitThreads = 1024;  // at most; no more than points, but whole warps
+constexpr int kInitThreads = 512;  // at most; no more than points, but whole warps
 constexpr int kInitWarps = kInitThreads / kWarp;
 
 __host__ __device__ constexpr uint32_t mix(uint32_t x) {
@@ -46,23 +46,37 @@ __device__ __forceinline__ void init_random(const KMeansInitArgs& a, int count, 
   }
 }
 
-// Squared distance of two points, by four neighboring lanes; each of them gets it.
-template <class W>
-__device__ __forceinline__ W distance_by_four(const W* a, const W* b, int dims) {
-  W total = 0;
-#pragma unroll 4
-  for (int d = threadIdx.x % 4; d < dims; d += 4) {
-    const W difference = a[d] - b[d];
-    total = fma(difference, difference, total);
+constexpr int kRounds = 4;  // points of four neighboring lanes
+
+// Squared distances of `kRounds` points to one, by four neighboring lanes, each of which takes
+// `kPack` dimensions at a time; each of them gets all. `dims` is a multiple of `kPack`.
+template <int kPack, class W>
+__device__ __forceinline__ void distances_by_four(const W* const (&points)[kRounds], const W* to,
+                                                  int dims, W (&total)[kRounds]) {
+#pragma unroll 2  // eight loads on their way, without spilled registers
+  for (int d = threadIdx.x % 4 * kPack; d < dims; d += 4 * kPack) {
+    const Pack<W, kPack> target = load_pack<kPack>(to + d);
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const Pack<W, kPack> from = load_pack<kPack>(points[round] + d);
+#pragma unroll
+      for (int i = 0; i < kPack; ++i) {
+        const W difference = from.value[i] - target.value[i];
+        total[round] = fma(difference, difference, total[round]);
+      }
+    }
   }
-  total += __shfl_xor_sync(kAllLanes, total, 1);
-  return total + __shfl_xor_sync(kAllLanes, total, 2);
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    total[round] += __shfl_xor_sync(kAllLanes, total[round], 1);
+    total[round] += __shfl_xor_sync(kAllLanes, total[round], 2);
+  }
 }
 
 // Each further center is drawn with a chance proportional to the squared distance to the nearest so
 // far: the winner of an exponential race, -log(u) / d^2, smallest first. A warp takes 32 points:
-// four lanes work out a distance, and then each lane has a point of its own in the race.
-template <class W>
+// four lanes work out distances, and then each lane has a point of its own in the race.
+template <int kPack, class W>
 __device__ __forceinline__ void init_plus_plus(const KMeansInitArgs& a, int64_t image,
                                                int64_t* init, Best<double>* board) {
   const W* data = static_cast<const W*>(a.data) + image * a.points * a.dims;
@@ -73,13 +87,17 @@ __device__ __forceinline__ void init_plus_plus(const KMeansInitArgs& a, int64_t 
     const RandomWords words(a.seed, draw);
     Best<double> mine = {-double(INFINITY), a.points};
     for (int64_t base = threadIdx.x / kWarp * kWarp; base < a.points; base += int(blockDim.x)) {
-      W distance = 0;
+      const W* rows[kRounds];
+      W distances[kRounds] = {}, distance = 0;
 #pragma unroll
-      for (int round = 0; round < 4; ++round) {
+      for (int round = 0; round < kRounds; ++round) {
         const int64_t p = base + round * 8 + lane / 4;
-        const W found = distance_by_four(data + (p < a.points ? p : base) * a.dims,
-                                         data + latest * a.dims, dims);
-        if (lane % 4 == round) distance = found;
+        rows[round] = data + (p < a.points ? p : base) * a.dims;
+      }
+      distances_by_four<kPack>(rows, data + latest * a.dims, dims, distances);
+#pragma unroll
+      for (int round = 0; round < kRounds; ++round) {
+        if (lane % 4 == round) distance = distances[round];
       }
       const int64_t p = base + lane % 4 * 8 + lane / 4;
       if (p >= a.points) continue;
@@ -101,8 +119,9 @@ __device__ __forceinline__ void init_plus_plus(const KMeansInitArgs& a, int64_t 
 }
 
 // Grid: images.
-template <class W>
-__global__ void __launch_bounds__(kInitThreads) kmeans_init_kernel(const KMeansInitArgs a) {
+// One block of a multiprocessor is enough: with more, nvcc would spill registers.
+template <class W, int kPack>
+__global__ void __launch_bounds__(kInitThreads, 1) kmeans_init_kernel(const KMeansInitArgs a) {
   __shared__ Best<int64_t> words_board[kInitWarps];
   __shared__ Best<double> race_board[kInitWarps];
   int64_t* init = a.init + int64_t(blockIdx.x) * a.clusters;
@@ -112,7 +131,7 @@ __global__ void __launch_bounds__(kInitThreads) kmeans_init_kernel(const KMeansI
   }
   init_random(a, 1, init, words_board);
   __syncthreads();  // thread 0 has written the first center
-  init_plus_plus<W>(a, blockIdx.x, init, race_board);
+  init_plus_plus<kPack, W>(a, blockIdx.x, init, race_board);
 }
 
 }  // namespace disco_fast
