@@ -287,19 +287,19 @@ def test_only_one_picture_is_analyzed(colorizer: Colorizer, image: Tensor):
 
 
 def test_one_anchors_color_is_its_clusters(colorizer: Colorizer):
-    own, others = [], []
     for name in ("china", "coffee", "flower", "chelsea"):
         analysis = colorizer.analyze(photograph(name))
         before = analysis.colorize().float()
-        anchor = analysis.anchors[0]
-        away = next(b for b in range(N_BINS) if torch.dist(_ab(b), _ab(anchor.bin)) > 60)
-        changed = [replace(anchor, bin=away), *analysis.anchors[1:]]
-        change = (analysis.colorize(changed).float() - before).abs().mean(dim=0)
-        cluster = analysis.cluster(anchor)
-        own.append(float(change[cluster].mean()))
-        others.append(float(change[~cluster].mean()))
-    # Equal if it went everywhere. Of 100 photographs the median is 5.9 times, the least 1.9.
-    assert sum(own) > 2 * sum(others)
+        own, others = [], []
+        for place, anchor in enumerate(analysis.anchors):
+            away = next(b for b in range(N_BINS) if torch.dist(_ab(b), _ab(anchor.bin)) > 60)
+            changed = list(analysis.anchors)
+            changed[place] = replace(anchor, bin=away)
+            change = (analysis.colorize(changed).float() - before).abs().mean(dim=0)
+            cluster = analysis.cluster(anchor)
+            own.append(float(change[cluster].mean()))
+            others.append(float(change[~cluster].mean()))
+        assert sum(own) > 3 * sum(others), name
 
 
 def _ab(number: int) -> Tensor:
