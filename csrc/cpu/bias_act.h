@@ -17,9 +17,10 @@ inline W activate(W value, W slope) {
   return value < 0 ? low : value;
 }
 
-// Parameters are repeated for so many values, so that few channels fill vectors too.
+// Parameters of pixels are repeated for so many values, so that few channels fill vectors too.
 constexpr int64_t kRepeated = 1024;
 
+// How many values that is: of whole pixels, one at least.
 inline int64_t repeated(int64_t channels) {
   return channels > 0 && channels < kRepeated ? kRepeated / channels * channels : channels;
 }
@@ -48,8 +49,7 @@ inline void bias_act_rows_of(const BiasActArgs& a, int64_t begin, int64_t end) {
   const bool last = a.inner == 1;
   const int64_t count = last ? repeated(a.channels) : a.inner < kRepeated ? a.inner : kRepeated;
   const Scratch<W> bias(count), scale(count), shift(count);
-  const int64_t together = last ? end - begin : 1,
-                values = together * (last ? a.channels : a.inner);
+  const int64_t each = last ? a.channels : a.inner, together = last ? end - begin : 1;
   const T* residual = static_cast<const T*>(a.residual);
   for (int64_t item = begin; item < end; item += together) {
     for (int64_t i = 0; i < count; ++i) {
@@ -58,12 +58,11 @@ inline void bias_act_rows_of(const BiasActArgs& a, int64_t begin, int64_t end) {
       scale[i] = parameter(a.scale, c, W(1));
       shift[i] = parameter(a.shift, c, W(0));
     }
-    const int64_t first = item * (values / together);
-    for (int64_t i = 0; i < values; i += count) {
-      const int64_t at = first + i;
-      bias_act_some(static_cast<const T*>(a.x) + at, residual == nullptr ? nullptr : residual + at,
-                    values - i < count ? values - i : count, W(a.slope), bias, scale, shift,
-                    static_cast<T*>(a.out) + at);
+    const int64_t stop = (item + together) * each;
+    for (int64_t i = item * each; i < stop; i += count) {
+      bias_act_some(static_cast<const T*>(a.x) + i, residual == nullptr ? nullptr : residual + i,
+                    stop - i < count ? stop - i : count, W(a.slope), bias, scale, shift,
+                    static_cast<T*>(a.out) + i);
     }
   }
 }

@@ -6,6 +6,7 @@ Exact but for rounding.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -237,10 +238,20 @@ def pack_convolutions(network: nn.Module) -> None:
 
 
 def _pack(network: nn.Module) -> None:
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Convolution) and _packable(child.weight):
-                setattr(parent, name, PackedConvolution(child, _take_activation(parent, name)))
+    for name, child in one_by_one(network):
+        if isinstance(child, Convolution) and _packable(child.weight):
+            setattr(network, name, PackedConvolution(child, _take_activation(network, name)))
+        else:
+            _pack(child)
+
+
+def one_by_one(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The children with their names, for a loop that replaces them.
+
+    A list of them would keep the weights of all that are replaced until the loop ends.
+    """
+    for name in [name for name, _ in network.named_children()]:
+        yield name, network.get_submodule(name)
 
 
 def _packable(weight: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..model import Ranges
 from .between import Between
-from .convolutions import MergedUpBlock
+from .convolutions import MergedUpBlock, one_by_one
 
 _NARROWEST = 16  # channels: with fewer, a convolution waits for memory, and rounding costs most
 _LEAST = 1e-12  # of a step
@@ -195,9 +195,8 @@ def convolve_in_int8(network: nn.Module, ranges: Ranges, prefix: str = "") -> No
         ranges: of the convolutions in it.
         prefix: what their names begin with.
     """
-    # By name, for a list of the children would keep the weights of all that are replaced.
-    for name in [name for name, _ in network.named_children()]:
-        child, full = network.get_submodule(name), prefix + name
+    for name, child in one_by_one(network):
+        full = prefix + name
         if isinstance(child, nn.Sequential):
             setattr(network, name, nn.Sequential(*_rewritten(child, ranges, full + ".")))
         elif full in ranges and runs_in_int8(child):
