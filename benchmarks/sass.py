@@ -418,20 +418,20 @@ def pool_case(layout: int, most_us: float) -> Case:
     )
 
 
-def diffuse_case(spread: int, most_us: float, leads: bool = False) -> Case:
+def diffuse_case(spread: int, most_us: float, lead_channels: int = 0) -> Case:
     """On tensor cores: a warp takes 32 pixels twice; two of four load tokens."""
     loop = "pixel < area; pixel += kMmaThreads"
-    dense = {"pixel < kWarp; pixel += segment": (2,), "i < segment / kGroup * pitch": (130 / 32,)}
+    lead = "c < int(a.lead_channels); " + ("c += kGroup" if spread else "++c")
     return cells_case(
         "sp_diffuse.cu",
         f"sp_diffuse_mma_kernel<__half, (Spread){spread}>",
         "fp16",
         most_us,
         warps=4,
-        turns={loop: (2,), **(dense if leads else {})},
-        shares={"load_tokens(a, cell": 0.5},
+        turns={loop: (2,), lead: (lead_channels / 8,)},
+        shares={"load_tokens(a, cell": 0.5, "write_lead<T, S>(": float(lead_channels > 0)},
         overlapped=loop,
-        written=64 + leads,
+        written=64 + lead_channels,
     )
 
 
@@ -457,7 +457,7 @@ CASES = (
     pool_case(2, 59),
     diffuse_case(0, 74),
     diffuse_case(1, 74),
-    diffuse_case(2, 93, leads=True),
+    diffuse_case(1, 93, lead_channels=8),
     # Without tensor cores; a warp's share of a cell is four or two runs of pixels.
     *(
         cells_case(

@@ -41,11 +41,11 @@ struct SpPoolArgs {
 struct SpDiffuseArgs {
   Element element;
   Grid grid;
-  int64_t channels;
-  View tokens;       // [N, C, rows, columns], wide
-  View association;  // [N, 9, H, W]
-  View lead;         // [N, 1, H, W], goes in front of the features; data may be null
-  View features;     // out [N, (1 +) C, H, W]
+  int64_t channels, lead_channels;  // lead_channels: L, 0 without a lead
+  View tokens;                      // [N, C, rows, columns], wide
+  View association;                 // [N, 9, H, W]
+  View lead;      // [N, 1, H, W], the first of L channels, of which the rest are 0
+  View features;  // out [N, L + C, H, W]
 };
 
 struct SpCorrelateArgs {

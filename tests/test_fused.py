@@ -10,8 +10,20 @@ from torch import nn
 from disco_fast import DISCO
 from disco_fast.checkpoints import random_network
 from disco_fast.engine import Engine
-from disco_fast.engine.fused import FusedConvolution, FusedSum, FusedUpBlock, fuse_convolutions
-from disco_fast.engine.prepared import REWRITES, PreparedDISCO
+from disco_fast.engine.convolutions import (
+    fold_batch_norm,
+    fold_spectral_norm,
+    merge_upsampling,
+    spread_lead,
+)
+from disco_fast.engine.fused import (
+    FusedBackbone,
+    FusedConvolution,
+    FusedSum,
+    FusedUpBlock,
+    fuse_convolutions,
+)
+from disco_fast.engine.prepared import ALIGNED_LEAD, REWRITES, PreparedDISCO
 
 # fp32 rounding behind up to 30 layers; values are of the order of 1.
 ROUNDING = 2e-4
@@ -57,6 +69,32 @@ def test_sums_are_a_part_of_the_pass():
     assert kinds.count(FusedUpBlock) == 2
 
 
+def test_sums_and_activations_between_the_backbones_stages_are_a_part_of_the_pass():
+    network = random_network(0.25)
+    plain, fused = network.alike(network.state_dict()), network.alike(network.state_dict())
+    for rewrite in (fold_spectral_norm, fold_batch_norm, merge_upsampling):
+        rewrite(fused)
+    fuse_convolutions(fused)
+    gray = torch.rand(2, 1, 64, 96, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        expected, got = plain.repnet(gray), fused.repnet(gray)
+    assert (got - expected).abs().max() < ROUNDING * max(1, expected.abs().max())
+    assert isinstance(fused.repnet, FusedBackbone)
+    assert nn.ReLU not in [type(module) for module in fused.repnet.modules()]
+
+
+def test_a_lead_of_eight_channels_is_one_of_one(network: DISCO):
+    plain, aligned = unpacked(network), unpacked(network)
+    spread_lead(aligned.enhanceNet.network, ALIGNED_LEAD)
+    aligned._lead_channels = ALIGNED_LEAD
+    gray = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        expected, got = plain(gray, 4), aligned(gray, 4)
+    assert torch.equal(got.anchor_index, expected.anchor_index)
+    assert (got.ab - expected.ab).abs().max() < ROUNDING
+    assert expected.ab.abs().max() > 100 * ROUNDING
+
+
 def test_formats_change_weights_alone():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -83,4 +121,6 @@ def test_cuda_engine_is_fused():
     assert all(module.tf32 and module.weight.dtype == torch.float32 for module in segnet)
     exact = Engine(random_network(0.25), "fp32", "cuda").network
     assert not any(m.tf32 for m in exact.modules() if isinstance(m, FusedConvolution))
-    assert "fusing" in REWRITES
+    assert isinstance(engine.network.repnet.network, FusedBackbone)
+    assert engine.network._lead_channels == ALIGNED_LEAD
+    assert {"alignment", "fusing"} <= set(REWRITES)

@@ -73,15 +73,18 @@ def test_sp_pool_with_size_is_both(backend: ModuleType, case: PoolCase):
     assert torch.equal(size, backend.superpixel_size(association, case.cell))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8, 16])
 @cases
-def test_a_lead_stands_in_front_of_the_features(backend: ModuleType, case: PoolCase):
+def test_a_lead_stands_in_front_of_the_features(backend: ModuleType, case: PoolCase, channels: int):
     features, association, tokens = case.tensors()
     lead = features[:, -1:]
-    joined = backend.sp_diffuse(tokens, association, case.cell, lead)
+    joined = backend.sp_diffuse(tokens, association, case.cell, lead, channels)
     alone = backend.sp_diffuse(tokens, association, case.cell)
     assert joined.is_contiguous(memory_format=reference.layout_of(association))
     assert torch.equal(joined[:, :1], lead)
-    assert torch.equal(joined[:, 1:], alone)
+    assert not joined[:, 1:channels].any()
+    # A lead decides whether tensor cores can be used, and so how sums are rounded.
+    close(joined[:, channels:], alone.double(), association.dtype)
 
 
 def brute_force_pool(features: Tensor, association: Tensor, cell: int) -> Tensor:
@@ -265,7 +268,10 @@ def test_gradients_of_sp_diffuse(device: torch.device, shape: dict):
     assert torch.autograd.gradcheck(lambda t, a: ops.sp_diffuse(t, a, 2), (tokens, association))
     lead = features.detach()[:, :1].requires_grad_()
     arguments = tokens, association, lead
-    assert torch.autograd.gradcheck(lambda t, a, e: ops.sp_diffuse(t, a, 2, e), arguments)
+    for channels in (1, 4):
+        assert torch.autograd.gradcheck(
+            lambda t, a, e, channels=channels: ops.sp_diffuse(t, a, 2, e, channels), arguments
+        )
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -297,7 +303,7 @@ def test_opcheck(channels_last: bool):
     torch.library.opcheck(library.sp_pool_with_size.default, (features, association, 8))
     torch.library.opcheck(library.sp_diffuse.default, (tokens, association, 8))
     lead = features.detach()[:, :1]
-    torch.library.opcheck(library.sp_diffuse.default, (tokens, association, 8, lead))
+    torch.library.opcheck(library.sp_diffuse.default, (tokens, association, 8, lead, 4))
 
 
 def test_what_is_not_differentiable_detaches_or_raises():
@@ -342,6 +348,8 @@ def test_wrong_types_are_refused():
     tokens, association = torch.ones(1, 4, 1, 1), torch.ones(1, 9, 16, 16)
     with pytest.raises(ValueError, match=r"lead \[N,1,H,W\].*got \(1, 2, 16, 16\)"):
         ops.sp_diffuse(tokens, association, 16, torch.ones(1, 2, 16, 16))
+    with pytest.raises(ValueError, match=r"lead_channels at least 1, got 0"):
+        ops.sp_diffuse(tokens, association, 16, torch.ones(1, 1, 16, 16), 0)
     with pytest.raises(ValueError, match=r"lead in torch.float32 .*got torch.float64"):
         ops.sp_diffuse(tokens, association, 16, torch.ones(1, 1, 16, 16).double())
 

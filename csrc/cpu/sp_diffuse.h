@@ -108,7 +108,9 @@ inline void copy_lead(const SpDiffuseArgs& a, const Cell& cell, T* corner) {
   const T* from = cell_corner<const T>(a.lead, a.grid, cell);
   for (int64_t y = 0; y < a.grid.cell; ++y) {
     for (int64_t x = 0; x < a.grid.cell; ++x) {
-      corner[y * a.features.row + x * a.features.column] = from[y * a.lead.row + x * a.lead.column];
+      T* to = corner + y * a.features.row + x * a.features.column;
+      *to = from[y * a.lead.row + x * a.lead.column];
+      for (int64_t c = 1; c < a.lead_channels; ++c) to[c * a.features.channel] = {};
     }
   }
 }
@@ -123,10 +125,8 @@ inline void sp_diffuse_cells_of(const SpDiffuseArgs& a, int64_t begin, int64_t e
     pack_association<T>(a.association, a.grid, cell, weights);
     pack_tokens<W>(a.tokens, a.grid, cell, a.channels, tokens);
     T* corner = cell_corner<T>(a.features, a.grid, cell);
-    if (a.lead.data != nullptr) {
-      copy_lead<T>(a, cell, corner);
-      corner += a.features.channel;
-    }
+    if (a.lead_channels > 0) copy_lead<T>(a, cell, corner);
+    corner += a.lead_channels * a.features.channel;
     if (a.features.column == 1) {
       with_row_lanes<W>(a.grid.cell, [&](auto lanes) {
         diffuse_planar<T, lanes.value>(a, tokens, weights, tile, corner);

@@ -6,27 +6,21 @@ namespace disco_fast {
 namespace {
 
 // The kernel for tensor cores, or null where there is none for these views; `first` is the
-// features' view without the leading channel.
+// features' view without the leading channels.
 template <class T>
 auto* mma_kernel(const SpDiffuseArgs& args, const View& first) {
-  const View& all = args.features;
-  const int64_t width = args.channels + (args.lead.data != nullptr);
   auto* kernel = sp_diffuse_mma_kernel<T, Spread::kPlanar>;
-  if (!fits_mma(args.grid, all, args.association, args.lead)) return decltype(kernel)(nullptr);
+  if (!fits_mma(args.grid, first, args.association, args.lead)) return decltype(kernel)(nullptr);
   if (has_groups<T>(first, args.channels, true)) return kernel;
-  if (has_groups<T>(first, args.channels, false)) return sp_diffuse_mma_kernel<T, Spread::kPacked>;
-  View groups = all;  // of pixels: the start of every row counts
-  groups.column = 0;
-  const bool dense = all.channel == 1 && all.column == width && width <= kDenseChannels &&
-                     args.channels % kGroup == 0;
-  return dense && divisible<T>(groups, kGroup, false) ? sp_diffuse_mma_kernel<T, Spread::kDense>
-                                                      : nullptr;
+  const bool packed =
+      has_groups<T>(first, args.channels, false) && args.lead_channels % kGroup == 0;
+  return packed ? sp_diffuse_mma_kernel<T, Spread::kPacked> : nullptr;
 }
 
 template <class T>
 cudaError_t launch_cells(const SpDiffuseArgs& args, cudaStream_t stream) {
-  View first = args.features;  // a leading channel moves the address of the others
-  if (args.lead.data != nullptr) first.data = static_cast<const T*>(first.data) + first.channel;
+  View first = args.features;  // leading channels move the address of the others
+  first.data = static_cast<const T*>(first.data) + args.lead_channels * first.channel;
   if constexpr (sizeof(T) == 2) {
     auto* kernel = mma_kernel<T>(args, first);
     if (kernel != nullptr && has_tensor_cores(kernel)) {

@@ -33,8 +33,8 @@ __device__ __forceinline__ void diffuse_runs(const View& features, T* corner, in
   }
 }
 
-// Grid: cells of all images x blocks of 64 channels; the first block of channels also copies the
-// leading channel.
+// Grid: cells of all images x blocks of 64 channels; the first block of channels also writes the
+// leading channels.
 template <class T, Layout L, int kQuads>
 __global__ void __launch_bounds__(kCellThreads,
                                   cell_blocks<T>(L == Layout::kPlanar ||
@@ -49,7 +49,6 @@ __global__ void __launch_bounds__(kCellThreads,
   const int size = int(a.grid.cell), area = size * size, t = threadIdx.x;
   const int64_t left = a.channels - first_channel;
   const int channels = int(left < kBlockChannels ? left : kBlockChannels);
-  const bool leads = a.lead.data != nullptr;
   T* corner = cell_corner<T>(a.features, a.grid, cell);
   const T* association = cell_corner<const T>(a.association, a.grid, cell);
 
@@ -59,9 +58,11 @@ __global__ void __launch_bounds__(kCellThreads,
     load_candidates<T>(a.association, association, first + t, size, values);
     drop_outside(a.grid, cell, values);
     store_weights(weights + t * kPitch, values);
-    if (!leads || blockIdx.y > 0) return;
+    if (a.lead_channels == 0 || blockIdx.y > 0) return;
     const T* from = cell_corner<const T>(a.lead, a.grid, cell);
-    corner[pixel_offset(a.features, first + t, size)] = from[pixel_offset(a.lead, first + t, size)];
+    T* to = corner + pixel_offset(a.features, first + t, size);
+    *to = from[pixel_offset(a.lead, first + t, size)];
+    for (int64_t c = 1; c < a.lead_channels; ++c) to[c * a.features.channel] = narrow<T>(W(0));
   };
   pack_tokens(a.tokens, a.grid, cell, first_channel, channels, kBlockChannels, tokens);
   fill_tile(0);
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(kCellThreads,
       token[slot][j] = tokens[slot * kBlockChannels + share.template channel<L>(j)];
     }
   }
-  T* out = corner + (first_channel + leads) * a.features.channel;
+  T* out = corner + (first_channel + a.lead_channels) * a.features.channel;
   for (int first = 0; first < area; first += kTile) {
     if (first > 0) {
       __syncthreads();  // the last tile has been read

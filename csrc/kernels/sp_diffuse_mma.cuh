@@ -7,19 +7,14 @@
 
 namespace disco_fast {
 
-// How values are written: kPlanar, 8 pixels of a row at once; kPacked, 8 channels of a pixel;
-// kDense, where pixels of any width lie behind one another without a gap.
-enum class Spread { kPlanar, kPacked, kDense };
+// How values are written: kPlanar, 8 pixels of a row at once; kPacked, 8 channels of a pixel.
+enum class Spread { kPlanar, kPacked };
 
 constexpr int kTokenPitch = kBlockChannels + 8;  // the slots of a warp lie in different banks
-constexpr int kDenseChannels = kBlockChannels + 1;
 
-template <class T, Spread S>
 struct SpreadShared {
   alignas(16) float weights[kMmaWarps][kWarp / kGroup][kGroup * kPitch + kGroup];
   float tokens[9][kTokenPitch];
-  alignas(16) T
-      pixels[S == Spread::kDense ? kMmaWarps : 1][S == Spread::kDense ? kWarp * kDenseChannels : 1];
 };
 
 // What a lane has of the nine weights of eight pixels, or of the nine tokens' channels: for its row
@@ -45,8 +40,8 @@ __device__ __forceinline__ int neighbor_of(int i, int row) {
   return i / 4 * 32 + row / 2 * 8 + i % 4 * 2 + row % 2;
 }
 
-template <class T, Spread S>
-__device__ __forceinline__ void read_tokens(const SpreadShared<T, S>& shared, const MmaPlace& place,
+template <Spread S>
+__device__ __forceinline__ void read_tokens(const SpreadShared& shared, const MmaPlace& place,
                                             TokenTile (&token)[kTiles]) {
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
@@ -125,53 +120,41 @@ __device__ __forceinline__ void load_tokens(const SpDiffuseArgs& a, const MmaCel
   for (int slot = 0; slot < 9; ++slot) tokens[slot][c] = inside >> slot & 1 ? values[slot] : 0.0f;
 }
 
-// A lane's sums of a pixel, one by one.
-template <class T>
-__device__ __forceinline__ void stage(const float (&sum)[kTiles][4], int half,
-                                      const MmaPlace& place, int channels, T* pixel) {
-#pragma unroll
-  for (int first = 0; first < kTiles; first += 4) {
-    const int c = neighbor_of(first, 2 * place.part);
-    if (c >= channels) continue;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      pixel[c + 2 * i] = narrow<T>(sum[first + i][2 * half]);
-      pixel[c + 2 * i + 1] = narrow<T>(sum[first + i][2 * half + 1]);
-    }
-  }
-}
-
-// The warp's pixels, from shared memory to `to`, where the first of them lies.
-template <class T>
-__device__ __forceinline__ void write_dense(const SpDiffuseArgs& a, const MmaCell& cell, T* to,
-                                            const T* staged, int pitch) {
-  const int size = 1 << cell.log_size, segment = min(size, kWarp);  // pixels without a gap
-#pragma unroll 1
-  for (int pixel = 0; pixel < kWarp; pixel += segment, to += a.features.row) {
-    const T* from = staged + pixel * pitch;
-#pragma unroll 1
-    for (int i = threadIdx.x % kWarp; i < segment / kGroup * pitch; i += kWarp) {
-      reinterpret_cast<Group*>(to)[i] = reinterpret_cast<const Group*>(from)[i];
-    }
-  }
-}
-
-// The first 64 channels also copy the leading channel.
+// The leading channels of a pixel, of which the first is `value`.
 template <class T, Spread S>
-__global__ void __launch_bounds__(kMmaThreads, S == Spread::kDense ? 3 : 4)
+__device__ __forceinline__ void write_lead(const SpDiffuseArgs& a, T value, T* to) {
+  if constexpr (S == Spread::kPacked) {
+    Group group = {{pack_pair<T>(widen(value), 0.0f)}};
+#pragma unroll 1
+    for (int c = 0; c < int(a.lead_channels); c += kGroup) {
+      *reinterpret_cast<Group*>(to + c) = group;
+      group = {};
+    }
+  } else {
+#pragma unroll 1
+    for (int c = 0; c < int(a.lead_channels); ++c) {
+      *to = c == 0 ? value : narrow<T>(0.0f);
+      to += unsigned(a.features.channel);
+    }
+  }
+}
+
+// The first 64 channels also write the leading ones.
+template <class T, Spread S>
+__global__ void __launch_bounds__(kMmaThreads, 4)
     sp_diffuse_mma_kernel(const SpDiffuseArgs a, const int first_channel) {
   if constexpr (kTensorCores) {
-    __shared__ SpreadShared<T, S> shared;
+    __shared__ SpreadShared shared;
     const MmaCell cell(a.grid, a.channels, first_channel);
     const MmaPlace place;
     const unsigned t = threadIdx.x, warp = t / kWarp, lane = t % kWarp, area = cell.area();
     const unsigned inside = cell.inside(a.grid);
-    const int leads = a.lead.data != nullptr, pitch = int(a.channels) + leads;
-    const bool copies = leads && first_channel == 0;
+    const bool leads = a.lead_channels > 0 && first_channel == 0;
     const T* association = cell.corner<const T>(a.association);
-    const T* lead = copies ? cell.corner<const T>(a.lead) : nullptr;
+    const T* lead = leads ? cell.corner<const T>(a.lead) : nullptr;
     T* corner = cell.corner<T>(a.features);
-    T* out = corner + uint64_t(unsigned(first_channel + leads)) * unsigned(a.features.channel);
+    T* out = corner + uint64_t(unsigned(first_channel) + unsigned(a.lead_channels)) *
+                          unsigned(a.features.channel);
 
     uint16_t bits[9];
     const unsigned begin = warp * kWarp;
@@ -179,7 +162,7 @@ __global__ void __launch_bounds__(kMmaThreads, S == Spread::kDense ? 3 : 4)
     load_tokens(a, cell, inside, first_channel, shared.tokens);
     __syncthreads();
     TokenTile token[kTiles];
-    read_tokens<T, S>(shared, place, token);
+    read_tokens<S>(shared, place, token);
 
     for (unsigned pixel = begin; pixel < area; pixel += kMmaThreads) {
       float* row = shared.weights[warp][lane / kGroup] + lane % kGroup * kPitch;
@@ -191,14 +174,9 @@ __global__ void __launch_bounds__(kMmaThreads, S == Spread::kDense ? 3 : 4)
       store_weights(row, values);
       const unsigned following = pixel + kMmaThreads;
       if (following < area) load_bits(a.association, cell, association, following + lane, bits);
-      T* staged = shared.pixels[S == Spread::kDense ? warp : 0];
-      if (copies) {
-        const T value = lead[cell.offset(a.lead, pixel + lane)];
-        if (S == Spread::kDense) {
-          staged[lane * pitch] = value;
-        } else {
-          corner[cell.offset(a.features, pixel + lane)] = value;
-        }
+      if (leads) {
+        write_lead<T, S>(a, lead[cell.offset(a.lead, pixel + lane)],
+                         corner + cell.offset(a.features, pixel + lane));
       }
       __syncwarp();
       WeightTile weight[kWarp / kGroup];
@@ -228,25 +206,17 @@ __global__ void __launch_bounds__(kMmaThreads, S == Spread::kDense ? 3 : 4)
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             const unsigned p = (m + half) * 8 + place.row;
-            if constexpr (S == Spread::kPacked) {
-              T* to = out + cell.offset(a.features, pixel + p) + place.part * kGroup;
+            T* to = out + cell.offset(a.features, pixel + p) + place.part * kGroup;
 #pragma unroll
-              for (int i = 0; i < kTiles; i += 4) {
-                if (i * 8 + place.part * kGroup < cell.channels) {
-                  *reinterpret_cast<Group*>(to + i * 8) = group_of<T>(sum, i, half);
-                }
+            for (int i = 0; i < kTiles; i += 4) {
+              if (i * 8 + place.part * kGroup < cell.channels) {
+                *reinterpret_cast<Group*>(to + i * 8) = group_of<T>(sum, i, half);
               }
-            } else {
-              stage(sum, half, place, cell.channels, staged + p * pitch + leads);
             }
           }
         }
       }
-      __syncwarp();  // the weights have been read, and the pixels are staged
-      if constexpr (S == Spread::kDense) {
-        write_dense(a, cell, corner + cell.offset(a.features, pixel), staged, pitch);
-        __syncwarp();  // the pixels are written
-      }
+      __syncwarp();  // the weights have been read
     }
   }
 }

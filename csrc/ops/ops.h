@@ -43,24 +43,25 @@ class Ops {
   }
 
   static Tensor sp_diffuse(const Tensor& tokens, const Tensor& association, int64_t cell_size,
-                           const std::optional<Tensor>& lead) {
+                           const std::optional<Tensor>& lead, int64_t lead_channels) {
     check_one_device("sp_diffuse", association, tokens, lead ? *lead : association);
     const Grid grid = grid_of(association, cell_size, "sp_diffuse");
     check_tokens(tokens, grid, wide_type(association), "sp_diffuse");
     if (lead) {
       check_features(*lead, association, "sp_diffuse lead");
       DISCO_FAST_CHECK(lead->size(1) == 1, "sp_diffuse: lead must have one channel");
+      DISCO_FAST_CHECK(lead_channels >= 1, "sp_diffuse: lead_channels must be at least 1");
     }
-    const int64_t channels = tokens.size(1), out_channels = channels + (lead ? 1 : 0);
+    const int64_t channels = tokens.size(1), in_front = lead ? lead_channels : 0;
     const auto format = is_channels_last(association)
                             ? torch::headeronly::MemoryFormat::ChannelsLast
                             : torch::headeronly::MemoryFormat::Contiguous;
     const Tensor features = torch::stable::empty(
-        {grid.images, out_channels, association.size(2), association.size(3)},
+        {grid.images, in_front + channels, association.size(2), association.size(3)},
         association.scalar_type(), std::nullopt, association.device(), std::nullopt, format);
     View out = view_of(features);
     out.data = features.mutable_data_ptr();
-    Backend::run(SpDiffuseArgs{element_of(association), grid, channels, view_of(tokens),
+    Backend::run(SpDiffuseArgs{element_of(association), grid, channels, in_front, view_of(tokens),
                                view_of(association), lead ? view_of(*lead) : View{}, out},
                  association);
     return features;

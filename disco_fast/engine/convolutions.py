@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, remove_spectral_norm
 
 from ..model.efficientnet import Standardize
-from ..model.refinenet import UpBlock
+from ..model.refinenet import RefineNet, UpBlock
 from .precision import InFormat
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -153,6 +153,26 @@ def _widened(convolution: nn.Conv2d, padding: tuple[int, int, int, int]) -> nn.C
     wide.weight = nn.Parameter(weight, requires_grad=False)
     wide.bias = convolution.bias
     return wide
+
+
+# ---- Leading channel -----------------------------------------------------------------------------
+
+
+def spread_lead(network: RefineNet, channels: int) -> None:
+    """Have RefineNet's input begin with `channels` channels instead of one; others are zeros.
+
+    In place.
+    """
+    block = network.inConv.inConv
+    convolution = block[0]
+    assert isinstance(convolution, nn.Conv2d)
+    lead, features = convolution.weight.detach().split([1, convolution.in_channels - 1], dim=1)
+    with torch.device("meta"):
+        wide = nn.Conv2d(channels + features.shape[1], convolution.out_channels, 3, padding=1)
+    weight = torch.cat([F.pad(lead, (0, 0, 0, 0, 0, channels - 1)), features], dim=1)
+    wide.weight = nn.Parameter(weight, requires_grad=False)
+    wide.bias = convolution.bias
+    block[0] = wide
 
 
 # ---- Packing -------------------------------------------------------------------------------------

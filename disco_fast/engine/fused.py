@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..model.backbone import Backbone
 from ..model.efficientnet import InvertedResidual
 from ..model.refinenet import ResidualBlock
 from .between import Between
@@ -97,14 +98,38 @@ class FusedUpBlock(nn.Module):
 
     def __init__(self, block: MergedUpBlock):
         super().__init__()
-        up: nn.Module = block.up
-        assert isinstance(up, FusedConvolution)
-        up.slope = 0.0
-        self.conv1, self.up, self.skip, self.conv2 = block.conv1, up, block.skip, block.conv2
+        self.conv1, self.up, self.skip, self.conv2 = block.conv1, block.up, block.skip, block.conv2
+        _activate(self.up)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """As `UpBlock`."""
         return self.conv2(self.up(self.conv1(x), self.skip(skip)))
+
+
+class FusedBackbone(Backbone):
+    """A `Backbone` that adds and activates in the passes of its transposed convolutions."""
+
+    def __init__(self, backbone: Backbone):
+        nn.Module.__init__(self)
+        for name, stage in backbone.named_children():
+            setattr(self, name, stage)
+        # Each of these stages begins with a ReLU, which goes to the end of the one before.
+        _activate(self.conv8up)
+        _activate(self.conv10up)
+        self.conv8_3 = nn.Sequential(*list(self.conv8_3)[1:])
+        self.conv10_2 = nn.Sequential(*list(self.conv10_2)[1:])
+
+    def forward(self, gray: Tensor) -> Tensor:
+        """As `Backbone`."""
+        x3, x7 = self.encode(gray)
+        x8 = self.conv8_3(self.conv8up(x7, self.conv3short8(x3)))
+        return self.conv10_2(self.conv10up(self.conv9_2(self.conv9up(x8))))
+
+
+def _activate(convolution: nn.Module) -> None:
+    """Have a convolution end in a ReLU. In place."""
+    assert isinstance(convolution, FusedConvolution)
+    convolution.slope = 0.0
 
 
 def fuse_convolutions(network: nn.Module) -> None:
@@ -121,6 +146,8 @@ def _fused(module: nn.Module) -> nn.Module:
     fuse_convolutions(module)
     if isinstance(module, MergedUpBlock):
         return FusedUpBlock(module)
+    if isinstance(module, Backbone) and isinstance(module.conv8up, FusedConvolution):
+        return FusedBackbone(module)
     if isinstance(module, ResidualBlock):
         return FusedSum(module.conv, 0.0)
     if isinstance(module, InvertedResidual) and module.adds:

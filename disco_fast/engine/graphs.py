@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeAlias
 
@@ -32,6 +33,8 @@ _lock = threading.RLock()
 # cuDNN remembers for each thread what it chose for a shape, and tries nothing out for one that it
 # knows, as the thread of an earlier call does. This thread does nothing but capture.
 _capturing = ThreadPoolExecutor(1, "disco_fast-capture")
+
+_kept: list[Tensor] = []  # what the capture under way reads beside its inputs
 
 
 @contextmanager
@@ -82,6 +85,22 @@ def capture_streams(device: int) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
     return torch.cuda.Stream(device, priority=-1), torch.cuda.Stream(device, priority=-1)
 
 
+def captures_here(device: torch.device) -> bool:
+    """Whether what is launched now is recorded by `CudaGraphs`, and not by a caller's capture."""
+    stream, (own, _) = torch.cuda.current_stream(device), capture_streams(device.index)
+    return stream == own and torch.cuda.is_current_stream_capturing()
+
+
+def keep(tensor: Tensor) -> Tensor:
+    """The same tensor, which the graph that `captures_here` records reads and so keeps.
+
+    Args:
+        tensor: computed by the call before the capture.
+    """
+    _kept.append(tensor)
+    return tensor
+
+
 class CaptureError(RuntimeError):
     """What was launched could not be recorded; the message is torch's."""
 
@@ -109,15 +128,23 @@ class CudaGraphs:
         torch.cuda.synchronize()  # they are there, and no replay is running when one is dropped
         here = torch.cuda.current_device()
         call = partial(function, captured, *settings)
-        graph, result = _capturing.submit(_record, call, here, self._pool).result()
-        return partial(_replay, graph, self._last, captured, result)
+        recording = _capturing.submit(_record, call, here, self._pool).result()
+        return partial(_replay, recording, self._last, captured)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A graph and its result, and what it reads that would else be gone."""
+
+    graph: torch.cuda.CUDAGraph
+    result: Tensor
+    kept: tuple[Tensor, ...]
 
 
 @torch.inference_mode()
-def _record(
-    call: Callable[[], Tensor], device: int, pool: Any
-) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+def _record(call: Callable[[], Tensor], device: int, pool: Any) -> _Recording:
     graph, (stream, _) = torch.cuda.CUDAGraph(), capture_streams(device)
+    _kept.clear()
     with torch.cuda.device(device), _set(torch.backends.cudnn, "benchmark", True):
         with torch.cuda.stream(stream):
             call()  # tries cuDNN's algorithms out, which pays for a shape that comes again
@@ -127,22 +154,18 @@ def _record(
                 result = call()
         except RuntimeError as error:
             raise CaptureError(str(error)) from error
-    return graph, result
+    return _Recording(graph, result, tuple(_kept))
 
 
 def _replay(
-    graph: torch.cuda.CUDAGraph,
-    last: torch.cuda.Event,
-    captured: Inputs,
-    result: Tensor,
-    inputs: Inputs,
+    recording: _Recording, last: torch.cuda.Event, captured: Inputs, inputs: Inputs
 ) -> Tensor:
     stream = torch.cuda.current_stream()
     stream.wait_event(last)
     for own, x in zip(captured, inputs, strict=True):
         own.copy_(x)
-    graph.replay()
-    copy = result.clone()
+    recording.graph.replay()
+    copy = recording.result.clone()
     last.record(stream)
     return copy
 

@@ -13,6 +13,7 @@ from .. import ops, reference
 from ..color import N_BINS
 from ..model import DISCO
 from ..model.backbone import Backbone
+from ..model.refinenet import RefineNet
 from ..model.scale import TOKEN_DIM
 from ..model.transformer import TokenEncoder, position_encoding
 from .convolutions import (
@@ -21,10 +22,11 @@ from .convolutions import (
     fold_standardization,
     merge_upsampling,
     pack_convolutions,
+    spread_lead,
     widen_kernels,
 )
 from .fused import FusedConvolution, fuse_convolutions
-from .graphs import capture_streams
+from .graphs import capture_streams, captures_here, keep
 from .int8 import Int8Convolution, convolve_in_int8
 from .precision import DTYPES, set_formats
 
@@ -34,6 +36,7 @@ REWRITES = {
     "standardization": "of EfficientNet's scales; the projections after it do its work",
     "padding": "a convolution does the padding before it, with zeros in its kernel",
     "upsampling": "it and the convolution after it are one transposed convolution",
+    "alignment": "on a GPU, RefineNet's 65 channels are 72, so that pixels start at 16 bytes",
     "fusing": "on a GPU, what follows a convolution is one pass over its result",
     "anchor projection": "only the anchors go through the 313-way projection",
     "color look-up": "a one-hot color times a matrix is a row of it",
@@ -49,6 +52,7 @@ Exact but for rounding.
 """
 
 GRIDS = 8  # whose position encodings are kept: 64 KB each at 256 superpixels, 4 MB at 16,384
+ALIGNED_LEAD = 8  # channels: 16 bytes of bf16
 
 
 class PreparedDISCO(DISCO):
@@ -96,8 +100,9 @@ class PreparedDISCO(DISCO):
         self._encodings = lru_cache(GRIDS)(_encoding)
         self._rewrite_convolutions()
         self._rewrite_tokens()
-        if "fusing" in self._rewrites and torch.device(device).type == "cuda":
-            self._fuse(tf32=precision != "fp32")
+        self._lead_channels = 1
+        if torch.device(device).type == "cuda":
+            self._rewrite_for_gpu(tf32=precision != "fp32")
         if precision == "int8":
             convolve_in_int8(self, network.ranges or {})
             self._widen_features()
@@ -122,7 +127,13 @@ class PreparedDISCO(DISCO):
         if "upsampling" in self._rewrites:
             merge_upsampling(self)
 
-    def _fuse(self, tf32: bool) -> None:
+    def _rewrite_for_gpu(self, tf32: bool) -> None:
+        if "alignment" in self._rewrites:
+            assert isinstance(self.enhanceNet, RefineNet)
+            self._lead_channels = ALIGNED_LEAD
+            spread_lead(self.enhanceNet, ALIGNED_LEAD)
+        if "fusing" not in self._rewrites:
+            return
         fuse_convolutions(self)
         # SPixNet stays fp32; where the features are rounded more, tensor cores may multiply it.
         for module in self.segnet.modules():
@@ -181,14 +192,16 @@ class PreparedDISCO(DISCO):
         return None
 
     def _position(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        # torch.compile cannot look into a cache, and makes a constant of it anyway. A CUDA graph
-        # would go on reading what the cache has dropped.
-        afresh = torch.compiler.is_compiling() or _capturing(device)
+        # torch.compile cannot look into a cache, and makes a constant of it anyway. A caller's own
+        # CUDA graph would go on reading what the cache has dropped.
+        capturing = _capturing(device)
+        afresh = torch.compiler.is_compiling() or (capturing and not captures_here(device))
         if "positions" not in self._rewrites or afresh:
             return super()._position(rows, columns, device)
         # Another stream would have to wait for the one that computes it.
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-        return self._encodings(rows, columns, device, stream)
+        position = self._encodings(rows, columns, device, stream)
+        return keep(position) if capturing else position
 
     def _extract(self, gray: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
         # Launched one by one, the host is what they wait for, and a second stream is no help.
@@ -196,10 +209,10 @@ class PreparedDISCO(DISCO):
             return super()._extract(gray, rows, columns)
         # Neither needs the other, and SPixNet alone does not fill a GPU.
         trunk, (_, branch) = torch.cuda.current_stream(), capture_streams(gray.device.index)
+        position = self._position(rows, columns, gray.device)
         branch.wait_stream(trunk)
         with torch.cuda.stream(branch):
             association = self.segnet(gray)
-            position = self._position(rows, columns, gray.device)
         features = self.repnet(gray)
         trunk.wait_stream(branch)
         return association, features, position
@@ -207,7 +220,8 @@ class PreparedDISCO(DISCO):
     def _spread(self, tokens: Tensor, association: Tensor, gray: Tensor) -> Tensor:
         # Converts 10 channels in front of SP-Diffusion instead of 65 behind it.
         association = association.to(self._dtype, memory_format=torch.channels_last)
-        return super()._spread(tokens, association, gray.to(self._dtype))
+        lead = gray.to(self._dtype)
+        return self.ops.sp_diffuse(tokens, association, self.cell_size, lead, self._lead_channels)
 
 
 class EncoderAtOnce(nn.Module):

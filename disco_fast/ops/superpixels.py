@@ -24,7 +24,8 @@ define(
 )
 define(
     reference.sp_diffuse,
-    "(Tensor tokens, Tensor association, int cell_size, Tensor? lead=None) -> Tensor",
+    "(Tensor tokens, Tensor association, int cell_size, Tensor? lead=None, int lead_channels=1)"
+    " -> Tensor",
 )
 define(
     reference.sp_correlate,
@@ -77,7 +78,11 @@ def sp_pool_with_size(
 
 
 def sp_diffuse(
-    tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None
+    tokens: Tensor,
+    association: Tensor,
+    cell_size: int,
+    lead: Tensor | None = None,
+    lead_channels: int = 1,
 ) -> Tensor:
     """SP-Diffusion (equation 2); see `reference.sp_diffuse`. Differentiable.
 
@@ -87,9 +92,10 @@ def sp_diffuse(
         association: [N,9,H,W], fp64, fp32, fp16 or bf16, planar or channels-last.
         cell_size: side of a cell in pixels.
         lead: [N,1,H,W] in the dtype of the association, put in front of the features, or None.
+        lead_channels: L, at least 1: the lead and the zeros between it and the features.
 
     Returns:
-        features [N,C,H,W], or [N,1+C,H,W] with a lead, in the dtype and layout of the association.
+        features [N,C,H,W], or [N,L+C,H,W] with a lead, in the dtype and layout of the association.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -103,8 +109,10 @@ def sp_diffuse(
     if lead is not None:
         check_floating("sp_diffuse", association=association, lead=lead)
         check_features("sp_diffuse", lead, association, channels=1, name="lead")
+    if lead_channels < 1:
+        refuse("sp_diffuse", "lead_channels at least 1", lead_channels)
     tokens = tokens.to(reference.wide_dtype(association.dtype))
-    return torch.ops.disco_fast.sp_diffuse(tokens, association, cell_size, lead)
+    return torch.ops.disco_fast.sp_diffuse(tokens, association, cell_size, lead, lead_channels)
 
 
 def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
@@ -136,8 +144,14 @@ def _(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Te
 
 
 @torch.library.register_fake("disco_fast::sp_diffuse")
-def _(tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None) -> Tensor:
-    channels = tokens.shape[1] + (lead is not None)
+def _(
+    tokens: Tensor,
+    association: Tensor,
+    cell_size: int,
+    lead: Tensor | None = None,
+    lead_channels: int = 1,
+) -> Tensor:
+    channels = tokens.shape[1] + (0 if lead is None else lead_channels)
     return torch.empty(
         (tokens.shape[0], channels, *association.shape[-2:]),
         dtype=association.dtype,
@@ -182,8 +196,8 @@ def _pool_backward(ctx, grad_pooled, grad_weight, grad_size=None):
 
 
 def _keep_diffuse(ctx, inputs, output) -> None:
-    tokens, association, ctx.cell_size, lead = inputs
-    ctx.leads = lead is not None
+    tokens, association, ctx.cell_size, lead, lead_channels = inputs
+    ctx.lead_channels = 0 if lead is None else lead_channels
     ctx.save_for_backward(tokens, association)
 
 
@@ -193,13 +207,13 @@ def _diffuse_backward(ctx, grad):
     tokens, association = ctx.saved_tensors
     size = ctx.cell_size
     grad_tokens = grad_association = grad_lead = None
-    if ctx.leads:
-        grad_lead, grad = grad[:, :1], grad[:, 1:]
+    if ctx.lead_channels:
+        grad_lead, grad = grad[:, :1], grad[:, ctx.lead_channels :]
     if ctx.needs_input_grad[0]:
         grad_tokens = torch.ops.disco_fast.sp_aggregate(grad, association, size)[0] * size**2
     if ctx.needs_input_grad[1]:
         grad_association = torch.ops.disco_fast.sp_correlate(grad, tokens, None, size)
-    return grad_tokens, grad_association, None, grad_lead
+    return grad_tokens, grad_association, None, grad_lead, None
 
 
 for _pool in ("sp_pool", "sp_pool_with_size"):

@@ -91,7 +91,11 @@ def _candidates(
 
 
 def sp_diffuse(
-    tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None
+    tokens: Tensor,
+    association: Tensor,
+    cell_size: int,
+    lead: Tensor | None = None,
+    lead_channels: int = 1,
 ) -> Tensor:
     """SP-Diffusion (equation 2): a pixel is the weighted mix of its nine candidate superpixels.
 
@@ -101,9 +105,11 @@ def sp_diffuse(
         cell_size: side of a grid cell in pixels.
         lead: [N,1,H,W] in the dtype of the association, put in front of the result's channels
             (RefineNet's input is L and the features), or None.
+        lead_channels: L, how many channels the lead takes: the first, and zeros. With a multiple of
+            8, channels-last 16-bit features start at multiples of 16 bytes, as tensor cores like.
 
     Returns:
-        features [N,C,H,W], or [N,1+C,H,W] with a lead, in the dtype and layout (contiguous or
+        features [N,C,H,W], or [N,L+C,H,W] with a lead, in the dtype and layout (contiguous or
         channels-last) of the association.
     """
     n, channels = tokens.shape[:2]
@@ -118,6 +124,7 @@ def sp_diffuse(
     features = features.to(association.dtype)
     if lead is None:
         return features
+    lead = F.pad(lead, (0, 0, 0, 0, 0, lead_channels - 1))
     return torch.cat([lead, features], dim=1).contiguous(memory_format=layout_of(association))
 
 
