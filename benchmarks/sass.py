@@ -380,7 +380,7 @@ def cells_case(
     Args:
         source: file of csrc/kernels.
         kernel: its name.
-        element: "fp16" or "fp32".
+        element: "fp16" or "fp32"; or in words, of 16 bits beside an association in fp32.
         most_us: the limit.
         warps: of a block, which works on a cell.
         turns: of its loops.
@@ -388,7 +388,8 @@ def cells_case(
         overlapped: a loop whose loads come early.
         written: or read, channels.
     """
-    cells, pixels, size = 64 * 256, 16 * 16, 2 if element == "fp16" else 4
+    cells, pixels = 64 * 256, 16 * 16
+    size, weight = {"fp16": (2, 2), "fp32": (4, 4)}.get(element, (2, 4))
     return Case(
         source,
         kernel,
@@ -398,7 +399,7 @@ def cells_case(
         most_us=most_us,
         turns=turns,
         shares=shares,
-        moved=cells * (pixels * (written + 9) * size + 65 * 4),
+        moved=cells * (pixels * (written * size + 9 * weight) + 65 * 4),
         overlapped=overlapped,
     )
 
@@ -435,6 +436,34 @@ def diffuse_case(spread: int, most_us: float, lead_channels: int = 0) -> Case:
     )
 
 
+def encoder_case(
+    tokens: int, images: int, most_us: float, most_model_us: float | None = None
+) -> Case:
+    """Tiles of so many tokens, each the work of a block; of 256 superpixels an image, six layers.
+
+    A tile's first projection and the end of its last layer are counted as one more step of seven.
+    """
+    at_a_time, steps = min(tokens, 16), 7
+    tiles = images * 256 // tokens
+    keys = "first < count; first += kEncoderWarps * kKeys"
+    return Case(
+        "encoder.cu",
+        f"encoder_kernel<{tokens}>",
+        f"{images} images, 256 x 64, 6 layers" if images > 1 else "one image, 256 x 64, 6 layers",
+        blocks=tiles,
+        warps=8,
+        most_us=most_us,
+        turns={
+            "int step = 0; step <= int(a.layers)": (steps,),
+            "round < tile.here; round += R": (tokens // at_a_time,),
+            keys: (256 / 64,),
+            "i < R * kTokenDim; i += kEncoderThreads": (at_a_time * 64 / 256,),
+        },
+        shares={"attend_and_feed(tile, last": 6 / 7, "project(tile, in": 6 / 7},
+        most_model_us=most_model_us,
+    )
+
+
 POOLED, SPREAD = "works && p < count; p += step", "p += share.groups() * kPixels"
 BOARD = {"i < 9 * pitch": (9 * 64 / 256,)}
 
@@ -455,22 +484,28 @@ CASES = (
     ),
     pool_case(1, 55),
     pool_case(2, 59),
-    diffuse_case(0, 74),
+    diffuse_case(0, 72),
     diffuse_case(1, 74),
-    diffuse_case(1, 93, lead_channels=8),
+    diffuse_case(1, 79, lead_channels=8),
     # Without tensor cores; a warp's share of a cell is four or two runs of pixels.
     *(
         cells_case(
             "sp_pool.cu",
-            f"sp_pool_kernel<float, (Layout){layout}, 16>",
-            "fp32",
+            f"sp_pool_kernel<{element}, float, (Layout){layout}, 16>",
+            kind,
             most_us,
             warps=8,
             turns={POOLED: (4,), **BOARD},
             overlapped=POOLED,
         )
-        for layout, most_us in ((1, 266), (2, 248))
+        for element, kind, layout, most_us in (
+            ("float", "fp32", 1, 266),
+            ("float", "fp32", 2, 248),
+            ("__nv_bfloat16", "bf16, association fp32", 2, 258),
+        )
     ),
+    encoder_case(4, images=1, most_us=24, most_model_us=62),
+    encoder_case(32, images=64, most_us=475),
     *(
         cells_case(
             "sp_diffuse.cu",

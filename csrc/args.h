@@ -25,7 +25,8 @@ struct Grid {
 
 // SP-Pooling, the plain weighted sums, and superpixel sizes: each output is optional.
 struct SpPoolArgs {
-  Element element;
+  Element element;           // of the association
+  Element features_element;  // the same, or 16 bits beside kFloat32
   Grid grid;
   int64_t channels;  // 0: no features, no sums
   View features;     // [N, C, H, W]

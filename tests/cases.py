@@ -123,12 +123,24 @@ class PoolCase:
         return [
             case("sp_pool", (wide, wide), lambda f, a, t: (f, a, cell)),
             case("sp_pool_with_size", (wide, wide, wide), lambda f, a, t: (f, a, cell)),
+            case(
+                "sp_pool_with_size",
+                (wide, wide, wide),
+                lambda f, a, t: (f, a.to(t.dtype), cell),
+                ", association in fp32",
+            ),
             case("sp_diffuse", (pixels,), lambda f, a, t: (t, a, cell)),
             case(
                 "sp_diffuse",
                 (pixels,),
                 lambda f, a, t: (t, a, cell, f[:, :1].contiguous()),
                 ", with lead",
+            ),
+            case(
+                "sp_diffuse",
+                (pixels,),
+                lambda f, a, t: (t, a, cell, f[:, :1].contiguous(), 8),
+                ", with lead of 8 channels",
             ),
             case("superpixel_size", (wide,), lambda f, a, t: (a, cell)),
             case("sp_correlate", (products,), lambda f, a, t: (f, t, t[:, :1].contiguous(), cell)),

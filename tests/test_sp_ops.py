@@ -73,6 +73,24 @@ def test_sp_pool_with_size_is_both(backend: ModuleType, case: PoolCase):
     assert torch.equal(size, backend.superpixel_size(association, case.cell))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", [{}, {"channels": 5, "cell": 6}, {"channels": 130}])
+def test_features_of_16_bits_meet_an_association_in_fp32(
+    backend: ModuleType, dtype: torch.dtype, channels_last: bool, shape: dict
+):
+    case = PoolCase(**shape, channels_last=channels_last)
+    features, association, _ = case.tensors()
+    features = features.to(dtype)
+    pooled, weight, size = backend.sp_pool_with_size(features, association, case.cell)
+    alike = backend.sp_pool_with_size(features.float(), association, case.cell)
+    assert pooled.dtype == weight.dtype == size.dtype == torch.float32
+    close(pooled, reference.sp_pool(features.double(), association.double(), case.cell)[0], dtype)
+    close(pooled, alike[0].double(), torch.float32)  # the wide features are the same numbers
+    assert torch.equal(weight, alike[1])
+    assert torch.equal(size, alike[2])
+
+
 @pytest.mark.parametrize("channels", [1, 3, 8, 16])
 @cases
 def test_a_lead_stands_in_front_of_the_features(backend: ModuleType, case: PoolCase, channels: int):
@@ -286,6 +304,21 @@ def test_gradients_match_those_of_the_specification(device: torch.device, channe
         gradients.append((features.grad, association.grad, tokens.grad))
     for actual, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_of_features_of_16_bits(device: torch.device):
+    tensors = PoolCase().tensors()
+    gradients = []
+    for dtype in (torch.bfloat16, torch.float32):
+        features = tensors[0].bfloat16().to(device, dtype).requires_grad_()
+        association = tensors[1].to(device).requires_grad_()
+        pooled, weight = ops.sp_pool(features, association, 16)
+        (pooled.square().mean() + weight.square().mean()).backward()
+        assert features.grad.dtype == dtype
+        gradients.append((features.grad.float(), association.grad))
+    # The features' gradient is rounded to the 8 bits of bf16.
+    torch.testing.assert_close(gradients[0][0], gradients[1][0], rtol=2**-8, atol=1e-9)
+    torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

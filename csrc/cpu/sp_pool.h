@@ -128,14 +128,15 @@ inline void sp_pool_interleaved(const SpPoolArgs& a, const T* corner, const Wide
   }
 }
 
-template <class T>
+// Features of type T, an association of type A.
+template <class T, class A>
 inline void sp_pool_cells_of(const SpPoolArgs& a, int64_t begin, int64_t end) {
-  typedef Wide<T> W;
+  typedef Wide<A> W;
   const int64_t area = a.grid.cell * a.grid.cell, stride = a.channels + 1;
   const Scratch<W> weights(9 * area), tile(area * (a.channels > 3 ? a.channels : 3));
   for (int64_t index = begin; index < end; ++index) {
     const Cell cell(a.grid, index);
-    pack_association<T>(a.association, a.grid, cell, weights);
+    pack_association<A>(a.association, a.grid, cell, weights);
     const T* corner = cell_corner<const T>(a.features, a.grid, cell);
     W* partial = static_cast<W*>(a.partial) + index * 9 * stride;
     if (a.features.column == 1) {
@@ -180,7 +181,11 @@ inline void sp_pool_gather_cells_of(const SpPoolArgs& a, int64_t begin, int64_t 
 
 inline void sp_pool_cells(const SpPoolArgs& a, int64_t begin, int64_t end) {
   const FlushDenormals flush;
-  with_element(a.element, [&](auto t) { sp_pool_cells_of<decltype(t)>(a, begin, end); });
+  with_element(a.features_element, [&](auto t) {
+    typedef decltype(t) T;
+    if (a.features_element == a.element) return sp_pool_cells_of<T, T>(a, begin, end);
+    if constexpr (!kIsWide<T>) sp_pool_cells_of<T, float>(a, begin, end);
+  });
 }
 
 inline void sp_pool_gather_cells(const SpPoolArgs& a, int64_t begin, int64_t end) {

@@ -40,15 +40,15 @@ __device__ __forceinline__ short winners_of(const W* values) {
 }
 
 // Fills the tile that begins at pixel `first` of the cell; pixels beyond its end weigh nothing.
-template <class T>
+template <class A>
 __device__ __forceinline__ void fill_tile(const SpPoolArgs& a, const Cell& cell, int first,
-                                          AggregateShared<Wide<T>>& shared) {
+                                          AggregateShared<Wide<A>>& shared) {
   const int t = threadIdx.x, size = int(a.grid.cell), index = first + t;
-  Wide<T> values[9] = {};
+  Wide<A> values[9] = {};
   short winners = 0;
   if (index < size * size) {
-    const T* corner = cell_corner<const T>(a.association, a.grid, cell);
-    load_candidates<T>(a.association, corner, index, size, values);
+    const A* corner = cell_corner<const A>(a.association, a.grid, cell);
+    load_candidates<A>(a.association, corner, index, size, values);
     if (a.wins != nullptr) winners = winners_of(values);
     drop_outside(a.grid, cell, values);
   }
@@ -117,8 +117,8 @@ __device__ __forceinline__ void store_partial(const Share<kQuads>& share, int ch
 }
 
 // Grid: cells of all images x blocks of 64 channels; the first block of channels also does weights
-// and wins.
-template <class T, Layout L, int kQuads>
+// and wins. Features are of type T, the association of type A.
+template <class T, class A, Layout L, int kQuads>
 __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kScalar))
     sp_pool_kernel(const SpPoolArgs a, const int quads) {
   typedef Wide<T> W;
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kCellThreads, cell_blocks<T>(L != Layout::kSca
     Run<T, L, kQuads> run, next;
     if (works && begin < count) load(run, begin);
     if (first > 0) __syncthreads();  // the last tile has been read
-    fill_tile<T>(a, cell, first, shared);
+    fill_tile<A>(a, cell, first, shared);
     __syncthreads();
     for (int p = begin; works && p < count; p += step) {
       // Without a condition, or nvcc moves the loads behind the arithmetic.

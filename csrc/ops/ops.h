@@ -344,11 +344,23 @@ class Ops {
     return {association.size(0), association.size(2) / cell, association.size(3) / cell, cell};
   }
 
-  static void check_features(const Tensor& features, const Tensor& association, const char* op) {
+  static void check_size(const Tensor& features, const Tensor& association, const char* op) {
     DISCO_FAST_CHECK(features.dim() == 4 && features.size(0) == association.size(0) &&
                          features.size(2) == association.size(2) &&
                          features.size(3) == association.size(3),
                      op, ": features must be [N,C,H,W] with N, H, W of the association");
+  }
+
+  static void check_pooled(const Tensor& features, const Tensor& association, const char* op) {
+    check_size(features, association, op);
+    const bool narrow =
+        association.scalar_type() == ScalarType::Float && wide_type(features) == ScalarType::Float;
+    DISCO_FAST_CHECK(narrow || features.scalar_type() == association.scalar_type(), op,
+                     ": features must have the association's dtype, or 16 bits beside fp32");
+  }
+
+  static void check_features(const Tensor& features, const Tensor& association, const char* op) {
+    check_size(features, association, op);
     DISCO_FAST_CHECK(features.scalar_type() == association.scalar_type(), op,
                      ": features and association must have one dtype");
   }
@@ -377,7 +389,7 @@ class Ops {
     std::optional<Tensor> input, wins;
     if (features) {
       check_one_device(op, association, *features);
-      check_features(*features, association, op);
+      check_pooled(*features, association, op);
       input = Backend::readable(*features);
       args.channels = input->size(1);
       args.features = view_of(*input);
@@ -395,6 +407,7 @@ class Ops {
       args.size = size.mutable_data_ptr();
     }
     args.element = element_of(association);
+    args.features_element = features ? element_of(*features) : args.element;
     args.grid = grid;
     args.association = view_of(association);
     args.normalize = normalize;

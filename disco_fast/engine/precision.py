@@ -76,19 +76,25 @@ class InFormat(nn.Module):
         network: converted in place.
         precision: as `resolve` gives it.
         layout: of weights and activations.
+        widens: whether the output is fp32; else it is as the network gives it.
     """
 
     def __init__(
-        self, network: nn.Module, precision: str, layout: torch.memory_format = torch.channels_last
+        self,
+        network: nn.Module,
+        precision: str,
+        layout: torch.memory_format = torch.channels_last,
+        widens: bool = True,
     ):
         super().__init__()
-        self.dtype, self.layout = DTYPES[precision], layout
+        self.dtype, self.layout, self._widens = DTYPES[precision], layout, widens
         network.to(memory_format=layout)  # type: ignore[call-overload]
         self.network = network.to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,C,H,W] fp32 to fp32."""
-        return self.network(x.to(self.dtype, memory_format=self.layout)).float()
+        """[N,C,H,W] fp32 to fp32, or to the dtype of the network's output."""
+        result = self.network(x.to(self.dtype, memory_format=self.layout))
+        return result.float() if self._widens else result
 
 
 def set_formats(network: DISCO, precision: str) -> None:
@@ -101,7 +107,7 @@ def set_formats(network: DISCO, precision: str) -> None:
         for name, stage in list(network.repnet.named_children()):
             setattr(network.repnet, name, InFormat(stage, "fp32", _layout_on_cpu(stage)))
     else:
-        network.repnet = InFormat(network.repnet, precision)
+        network.repnet = InFormat(network.repnet, precision, widens=False)  # SP-Pooling does it
     network.enhanceNet = InFormat(network.enhanceNet, precision)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+import torch
 from torch import Tensor
 
 
@@ -48,10 +49,17 @@ def check_features(
     association: Tensor,
     channels: int | None = None,
     name: str = "features",
+    narrow: bool = False,
 ) -> None:
-    """The features have the dtype and size of the association, and as many channels as said."""
-    if features.dtype != association.dtype:
-        refuse(op, f"{name} in {association.dtype} like the association", features.dtype)
+    """The features have the dtype and size of the association, and as many channels as said.
+
+    With `narrow`, 16-bit ones may be beside an association in fp32.
+    """
+    pair = association.dtype, features.dtype
+    mixed = pair in ((torch.float32, torch.bfloat16), (torch.float32, torch.float16))
+    if features.dtype != association.dtype and not (narrow and mixed):
+        kinds = f"{association.dtype} like the association"
+        refuse(op, f"{name} in {kinds}" + " or 16 bits" * narrow, features.dtype)
     shape, other = tuple(features.shape), tuple(association.shape)
     fits = len(shape) == 4 and shape[0] == other[0] and shape[2:] == other[2:]
     if not fits or shape[1] == 0 or channels not in (None, shape[1]):

@@ -40,7 +40,7 @@ define(
 def _check_pooled(op: str, features: Tensor, association: Tensor, cell_size: int) -> None:
     check_floating(op, features=features, association=association)
     check_grid(op, association, cell_size)
-    check_features(op, features, association)
+    check_features(op, features, association, narrow=True)
 
 
 def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def sp_pool(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tens
     Args:
         features: [N,C,H,W], fp64, fp32, fp16 or bf16, any strides; planar and channels-last are
             read in place.
-        association: [N,9,H,W], same dtype, any strides.
+        association: [N,9,H,W], same dtype, or fp32 with features in 16 bits; any strides.
         cell_size: side of a cell in pixels; H and W are multiples of it.
 
     Returns:
@@ -189,9 +189,11 @@ def _pool_backward(ctx, grad_pooled, grad_weight, grad_size=None):
     grad_features = grad_association = None
     if ctx.needs_input_grad[0]:
         grad_features = torch.ops.disco_fast.sp_diffuse(scaled, association, size)
+        grad_features = grad_features.to(features.dtype)
     if ctx.needs_input_grad[1]:
         offset = grad_weight / size**2 - (grad_pooled * pooled).sum(1, keepdim=True) * q
-        grad_association = torch.ops.disco_fast.sp_correlate(features, scaled, offset, size)
+        wide = features.to(association.dtype)
+        grad_association = torch.ops.disco_fast.sp_correlate(wide, scaled, offset, size)
     return grad_features, grad_association, None
 
 

@@ -317,7 +317,7 @@ void superpixel_case(Element e, Grid grid, int64_t channels, bool interleaved) {
     std::vector<int32_t> wins(cells * 9);
     Bytes sums(cells * channels * size_of(wide(e))), weight(cells * size_of(wide(e)));
     Bytes size(cells * size_of(wide(e)));
-    backend.run(SpPoolArgs{e, grid, channels, feature_view, association_view, true, partial.data(),
+    backend.run(SpPoolArgs{e, e, grid, channels, feature_view, association_view, true, partial.data(),
                            wins.data(), sums.data(), weight.data(), size.data()});
     return joined(joined(sums, weight), size);
   });
@@ -325,7 +325,7 @@ void superpixel_case(Element e, Grid grid, int64_t channels, bool interleaved) {
     Bytes partial(cells * 9 * size_of(wide(e)));
     std::vector<int32_t> wins(cells * 9);
     Bytes weight(cells * size_of(wide(e))), size(cells * size_of(wide(e)));
-    backend.run(SpPoolArgs{e, grid, 0, View{}, association_view, false, partial.data(), wins.data(),
+    backend.run(SpPoolArgs{e, e, grid, 0, View{}, association_view, false, partial.data(), wins.data(),
                            nullptr, weight.data(), size.data()});
     return size;
   });
