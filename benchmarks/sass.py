@@ -422,7 +422,7 @@ def pool_case(layout: int, most_us: float) -> Case:
 def diffuse_case(spread: int, most_us: float, lead_channels: int = 0) -> Case:
     """On tensor cores: a warp takes 32 pixels twice; two of four load tokens."""
     loop = "pixel < area; pixel += kMmaThreads"
-    lead = "c < int(a.lead_channels); " + ("c += kGroup" if spread else "++c")
+    lead = "c < int(a.lead_channels); c += kGroup" if spread else "c < a.lead_channels; ++c"
     return cells_case(
         "sp_diffuse.cu",
         f"sp_diffuse_mma_kernel<__half, (Spread){spread}>",
@@ -430,7 +430,7 @@ def diffuse_case(spread: int, most_us: float, lead_channels: int = 0) -> Case:
         most_us,
         warps=4,
         turns={loop: (2,), lead: (lead_channels / 8,)},
-        shares={"load_tokens(a, cell": 0.5, "write_lead<T, S>(": float(lead_channels > 0)},
+        shares={"load_tokens(a, cell": 0.5, "write_lead": float(lead_channels > 0)},
         overlapped=loop,
         written=64 + lead_channels,
     )
@@ -513,7 +513,8 @@ CASES = (
             "fp32",
             most_us,
             warps=8,
-            turns={SPREAD: (4,), "i < 9 * pitch": (9 * 64 / 256,)},
+            turns={SPREAD: (4,), "i < 9 * pitch": (9 * 64 / 256,), "c < a.lead_channels": (0, 0)},
+            shares={"write_lead(a": 0},
         )
         for layout, most_us in ((1, 227), (2, 213))
     ),

@@ -112,7 +112,11 @@ def _pixels(cells: slice, cell_size: int) -> slice:
 
 
 def sp_diffuse(
-    tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None
+    tokens: Tensor,
+    association: Tensor,
+    cell_size: int,
+    lead: Tensor | None = None,
+    lead_channels: int = 1,
 ) -> Tensor:
     """`upfeat`: nine maps of full size held at once; its time is mostly their memory's."""
     n, channels = tokens.shape[:2]
@@ -128,6 +132,7 @@ def sp_diffuse(
     pixels = pixels.to(association.dtype)
     if lead is None:
         return pixels
+    lead = F.pad(lead, (0, 0, 0, 0, 0, lead_channels - 1))
     return torch.cat([lead, pixels], dim=1).contiguous(memory_format=layout)
 
 

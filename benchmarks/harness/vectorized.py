@@ -49,13 +49,19 @@ def _candidates(tokens: Tensor) -> Tensor:
 
 
 def sp_diffuse(
-    tokens: Tensor, association: Tensor, cell_size: int, lead: Tensor | None = None
+    tokens: Tensor,
+    association: Tensor,
+    cell_size: int,
+    lead: Tensor | None = None,
+    lead_channels: int = 1,
 ) -> Tensor:
     weights = _by_cell(association, cell_size)
     candidates = _candidates(tokens.to(association.dtype))
     pixels = torch.einsum("nckyx,nkyaxb->ncyaxb", candidates, weights)
     features = pixels.reshape(*tokens.shape[:2], *association.shape[-2:])
-    return features if lead is None else torch.cat([lead, features], dim=1)
+    if lead is None:
+        return features
+    return torch.cat([F.pad(lead, (0, 0, 0, 0, 0, lead_channels - 1)), features], dim=1)
 
 
 def sp_correlate(features: Tensor, tokens: Tensor, offset: Tensor | None, cell_size: int) -> Tensor:

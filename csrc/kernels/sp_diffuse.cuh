@@ -6,6 +6,16 @@
 
 namespace disco_fast {
 
+// The leading channels of a pixel, of which the first is `value`.
+template <class T>
+__device__ __forceinline__ void write_lead(const SpDiffuseArgs& a, T value, T* to) {
+#pragma unroll 1
+  for (int64_t c = 0; c < a.lead_channels; ++c) {
+    *to = c == 0 ? value : narrow<T>(Wide<T>(0));
+    to += a.features.channel;
+  }
+}
+
 // Writes the thread's quad for its runs of the tile.
 template <class T, Layout L, int kQuads>
 __device__ __forceinline__ void diffuse_runs(const View& features, T* corner, int first, int size,
@@ -60,9 +70,8 @@ __global__ void __launch_bounds__(kCellThreads,
     store_weights(weights + t * kPitch, values);
     if (a.lead_channels == 0 || blockIdx.y > 0) return;
     const T* from = cell_corner<const T>(a.lead, a.grid, cell);
-    T* to = corner + pixel_offset(a.features, first + t, size);
-    *to = from[pixel_offset(a.lead, first + t, size)];
-    for (int64_t c = 1; c < a.lead_channels; ++c) to[c * a.features.channel] = narrow<T>(W(0));
+    write_lead(a, from[pixel_offset(a.lead, first + t, size)],
+               corner + pixel_offset(a.features, first + t, size));
   };
   pack_tokens(a.tokens, a.grid, cell, first_channel, channels, kBlockChannels, tokens);
   fill_tile(0);

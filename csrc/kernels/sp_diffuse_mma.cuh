@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cells_mma.cuh"
+#include "sp_diffuse.cuh"
 
 namespace disco_fast {
 
@@ -120,22 +121,14 @@ __device__ __forceinline__ void load_tokens(const SpDiffuseArgs& a, const MmaCel
   for (int slot = 0; slot < 9; ++slot) tokens[slot][c] = inside >> slot & 1 ? values[slot] : 0.0f;
 }
 
-// The leading channels of a pixel, of which the first is `value`.
-template <class T, Spread S>
-__device__ __forceinline__ void write_lead(const SpDiffuseArgs& a, T value, T* to) {
-  if constexpr (S == Spread::kPacked) {
-    Group group = {{pack_pair<T>(widen(value), 0.0f)}};
+// The leading channels of a pixel, eight at a time.
+template <class T>
+__device__ __forceinline__ void write_lead_groups(const SpDiffuseArgs& a, T value, T* to) {
+  Group group = {{pack_pair<T>(widen(value), 0.0f)}};
 #pragma unroll 1
-    for (int c = 0; c < int(a.lead_channels); c += kGroup) {
-      *reinterpret_cast<Group*>(to + c) = group;
-      group = {};
-    }
-  } else {
-#pragma unroll 1
-    for (int c = 0; c < int(a.lead_channels); ++c) {
-      *to = c == 0 ? value : narrow<T>(0.0f);
-      to += unsigned(a.features.channel);
-    }
+  for (int c = 0; c < int(a.lead_channels); c += kGroup) {
+    *reinterpret_cast<Group*>(to + c) = group;
+    group = {};
   }
 }
 
@@ -175,8 +168,13 @@ __global__ void __launch_bounds__(kMmaThreads, 4)
       const unsigned following = pixel + kMmaThreads;
       if (following < area) load_bits(a.association, cell, association, following + lane, bits);
       if (leads) {
-        write_lead<T, S>(a, lead[cell.offset(a.lead, pixel + lane)],
-                         corner + cell.offset(a.features, pixel + lane));
+        const T value = lead[cell.offset(a.lead, pixel + lane)];
+        T* to = corner + cell.offset(a.features, pixel + lane);
+        if constexpr (S == Spread::kPacked) {
+          write_lead_groups(a, value, to);
+        } else {
+          write_lead(a, value, to);
+        }
       }
       __syncwarp();
       WeightTile weight[kWarp / kGroup];
