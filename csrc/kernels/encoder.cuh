@@ -14,7 +14,10 @@ namespace disco_fast {
 constexpr int kEncoderThreads = 256;
 constexpr int kEncoderWarps = kEncoderThreads / kWarp;
 constexpr int kLeastTileTokens = 4, kMostTileTokens = 32;  // T is a power of two within
-constexpr int kKeys = 8;                                   // that a warp attends to at a time
+constexpr int kSlots = kWarp / kHeads;                     // lanes of a head, which share its keys
+constexpr int kKeys = 8;                                   // that a lane attends to at a time
+constexpr int kWarpKeys = kKeys * kSlots;                  // and a warp
+constexpr float kLowestScore = -3e38f;         // finite: its difference from itself is 0
 constexpr int kSplits = 4;                     // lanes of a warp that share a sum of products
 constexpr int kColumns = 4 * kWarp / kSplits;  // outputs of a warp
 constexpr int kSharers = kEncoderWarps * kColumns / kTokenDim;  // warps that share a sum
@@ -169,32 +172,35 @@ __device__ __forceinline__ float dot(const Pack<float, kHeadDim>& a,
   return total;
 }
 
-// What a warp has seen of the keys, for tokens of one head: sums for the largest score so far.
+// What a lane has seen of the keys, for A tokens and one head: sums for the largest score so far.
 template <int A>
 struct Attention {
   float top[A], total[A], sum[A][kHeadDim];
 };
 
-// A warp attends to every kEncoderWarps-th kKeys keys; a lane's head is its number modulo kHeads.
-template <int A>
-__device__ __forceinline__ Attention<A> attend(const Pack<float, kHeadDim> (&query)[A],
-                                               const float* keys, const float* values, int count) {
+// A warp attends to every kEncoderWarps-th kWarpKeys keys, of which each of the kSlots lanes of a
+// head takes every kSlots-th; a lane's head is its number modulo kHeads.
+__device__ __forceinline__ Attention<kSlots> attend(const Pack<float, kHeadDim> (&query)[kSlots],
+                                                    const float* keys, const float* values,
+                                                    int count) {
+  constexpr int A = kSlots;
   Attention<A> state = {};
 #pragma unroll
-  for (int a = 0; a < A; ++a) state.top[a] = -INFINITY;
+  for (int a = 0; a < A; ++a) state.top[a] = kLowestScore;
   const int warp = threadIdx.x / kWarp, head = threadIdx.x % kHeads * kHeadDim;
-  for (int first = warp * kKeys; first < count; first += kEncoderWarps * kKeys) {
+  const int slot = threadIdx.x % kWarp / kHeads;
+  for (int first = warp * kWarpKeys; first < count; first += kEncoderWarps * kWarpKeys) {
+    const auto key_of = [&](int k) { return first + k * kSlots + slot; };
+    const auto row_of = [&](int k) { return int64_t(min(key_of(k), count - 1)) * kTokenDim; };
     float score[A][kKeys], top[A];
 #pragma unroll
     for (int a = 0; a < A; ++a) top[a] = state.top[a];
 #pragma unroll
     for (int k = 0; k < kKeys; ++k) {
-      const bool absent = first + k >= count;
-      const int64_t row = absent ? count - 1 : first + k;
-      const auto key = load_pack<kHeadDim>(keys + row * kTokenDim + head);
+      const auto key = load_pack<kHeadDim>(keys + row_of(k) + head);
 #pragma unroll
       for (int a = 0; a < A; ++a) {
-        score[a][k] = absent ? -INFINITY : dot(query[a], key);
+        score[a][k] = key_of(k) < count ? dot(query[a], key) : -INFINITY;
         top[a] = fmaxf(top[a], score[a][k]);
       }
     }
@@ -208,8 +214,7 @@ __device__ __forceinline__ Attention<A> attend(const Pack<float, kHeadDim> (&que
     }
 #pragma unroll
     for (int k = 0; k < kKeys; ++k) {
-      const int64_t row = first + k < count ? first + k : count - 1;
-      const auto value = load_pack<kHeadDim>(values + row * kTokenDim + head);
+      const auto value = load_pack<kHeadDim>(values + row_of(k) + head);
 #pragma unroll
       for (int a = 0; a < A; ++a) {
         const float share = exp2f(score[a][k] - top[a]);
@@ -224,37 +229,65 @@ __device__ __forceinline__ Attention<A> attend(const Pack<float, kHeadDim> (&que
   return state;
 }
 
+// Two lanes of a head, `apart` lanes from one another, put together what they have seen: each for
+// one half of the tokens, the one of the upper slot for the second.
+template <int A>
+__device__ __forceinline__ Attention<A / 2> put_together(const Attention<A>& state, int apart) {
+  const bool upper = threadIdx.x & apart;
+  const auto other = [&](float first, float second) {
+    return __shfl_xor_sync(kAllLanes, upper ? first : second, apart);
+  };
+  Attention<A / 2> joined;
+#pragma unroll
+  for (int a = 0; a < A / 2; ++a) {
+    const int b = a + A / 2;
+    const float own_top = upper ? state.top[b] : state.top[a];
+    const float other_top = other(state.top[a], state.top[b]);
+    const float top = fmaxf(own_top, other_top);
+    const float shrink = exp2f(own_top - top), other_shrink = exp2f(other_top - top);
+    const auto join = [&](float first, float second) {
+      return fmaf(other(first, second), other_shrink, (upper ? second : first) * shrink);
+    };
+    joined.top[a] = top;
+    joined.total[a] = join(state.total[a], state.total[b]);
+#pragma unroll
+    for (int d = 0; d < kHeadDim; ++d) joined.sum[a][d] = join(state.sum[a][d], state.sum[b][d]);
+  }
+  return joined;
+}
+
 // The tile's attended values, into its rows.
 template <int T>
 __device__ __forceinline__ void attend_tile(const EncoderTile<T>& tile, const float* queries,
                                             const float* keys, const float* values, int count) {
-  constexpr int R = EncoderShared<T>::kRound, kSlots = kWarp / kHeads, A = R / kSlots;
+  constexpr int R = EncoderShared<T>::kRound;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int head = lane % kHeads, slot = lane / kHeads;
   for (int round = 0; round < tile.here; round += R) {
-    Pack<float, kHeadDim> query[A];
+#pragma unroll 1
+    for (int first = 0; first < R; first += kSlots) {
+      Pack<float, kHeadDim> query[kSlots];
 #pragma unroll
-    for (int a = 0; a < A; ++a) {
-      const int token = tile.first + round + slot * A + a;
-      const int64_t row = token < count ? token : count - 1;
-      query[a] = load_pack<kHeadDim>(queries + row * kTokenDim + head * kHeadDim);
-    }
-    const Attention<A> state = attend<A>(query, keys, values, count);
-    if (round > 0) __syncthreads();  // the last round has been put together
-#pragma unroll
-    for (int a = 0; a < A; ++a) {
-      const int row = warp * R + slot * A + a;
-      tile.tops[row * kHeads + head] = state.top[a];
-      tile.totals[row * kHeads + head] = state.total[a];
+      for (int a = 0; a < kSlots; ++a) {
+        const int64_t row = min(tile.first + round + first + a, count - 1);
+        query[a] = load_pack<kHeadDim>(queries + row * kTokenDim + head * kHeadDim);
+      }
+      // The lane of slot s ends with token s.
+      const Attention<1> state =
+          put_together(put_together(attend(query, keys, values, count), 2 * kHeads), kHeads);
+      if (round > 0 && first == 0) __syncthreads();  // the last round has been put together
+      const int row = warp * R + first + slot;
+      tile.tops[row * kHeads + head] = state.top[0];
+      tile.totals[row * kHeads + head] = state.total[0];
       Pack<float, kHeadDim> sum;
 #pragma unroll
-      for (int d = 0; d < kHeadDim; ++d) sum.value[d] = state.sum[a][d];
+      for (int d = 0; d < kHeadDim; ++d) sum.value[d] = state.sum[0][d];
       store_pack(tile.wide + row * kTokenDim + head * kHeadDim, sum);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < R * kTokenDim; i += kEncoderThreads) {
       const int state_index = i / kHeadDim;  // token, head
-      float top = -INFINITY, total = 0, sum = 0;
+      float top = kLowestScore, total = 0, sum = 0;
 #pragma unroll
       for (int w = 0; w < kEncoderWarps; ++w) {
         top = fmaxf(top, tile.tops[w * R * kHeads + state_index]);

@@ -317,16 +317,16 @@ void superpixel_case(Element e, Grid grid, int64_t channels, bool interleaved) {
     std::vector<int32_t> wins(cells * 9);
     Bytes sums(cells * channels * size_of(wide(e))), weight(cells * size_of(wide(e)));
     Bytes size(cells * size_of(wide(e)));
-    backend.run(SpPoolArgs{e, e, grid, channels, feature_view, association_view, true, partial.data(),
-                           wins.data(), sums.data(), weight.data(), size.data()});
+    backend.run(SpPoolArgs{e, e, grid, channels, feature_view, association_view, true,
+                           partial.data(), wins.data(), sums.data(), weight.data(), size.data()});
     return joined(joined(sums, weight), size);
   });
   compare("size", wide(e), 0, [&](const Backend& backend) {
     Bytes partial(cells * 9 * size_of(wide(e)));
     std::vector<int32_t> wins(cells * 9);
     Bytes weight(cells * size_of(wide(e))), size(cells * size_of(wide(e)));
-    backend.run(SpPoolArgs{e, e, grid, 0, View{}, association_view, false, partial.data(), wins.data(),
-                           nullptr, weight.data(), size.data()});
+    backend.run(SpPoolArgs{e, e, grid, 0, View{}, association_view, false, partial.data(),
+                           wins.data(), nullptr, weight.data(), size.data()});
     return size;
   });
   for (const bool leads : {false, true}) {
