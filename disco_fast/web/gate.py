@@ -31,6 +31,7 @@ _ADDRESS = re.compile(r"\s*\w{2,}:")  # not a drive's letter
 _EVENT = 1_000_000  # bytes of a request that is no upload
 _FORM = 10_000  # bytes of an upload besides the file
 _SECONDS = 300.0  # until an upload is whole
+_REST, _PATIENCE = 10_000_000, 2.0  # bytes and seconds of a refused request that are waited for
 _HELD = 40  # of the largest uploads: what is kept of all visitors
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -61,11 +62,13 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
+        incoming = _Incoming(receive)
         try:
             self._check(scope)
             answer = self._post if scope["method"] == "POST" else self._app
-            await answer(scope, receive, _with_headers(send))
+            await answer(scope, incoming, _with_headers(send))
         except _RefusedError as refused:
+            await incoming.take_rest()
             await PlainTextResponse(str(refused), refused.status)(scope, receive, send)
 
     def count(self, size: int) -> None:
@@ -111,6 +114,31 @@ class Gate:
             return bool(origin)
         name = _name(origin)  # other programs of this machine have other ports
         return name in self._names and name != "localhost" and not _is_number(name)
+
+
+class _Incoming:
+    """What a connection says, and whether it has said all of a request."""
+
+    def __init__(self, receive: Receive):
+        self._receive, self._complete = receive, False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._complete = not message.get("more_body", False)
+        return message
+
+    async def take_rest(self) -> None:
+        """Take what is still being sent, within bounds.
+
+        Hung up on, a client that is still sending fails in that and never reads the answer.
+        """
+        left, end = _REST, time.monotonic() + _PATIENCE
+        while not self._complete and left > 0:
+            try:
+                message = await asyncio.wait_for(self(), end - time.monotonic())
+            except asyncio.TimeoutError:
+                return
+            left -= len(message.get("body", b""))
 
 
 class _Body:
