@@ -329,11 +329,11 @@ void superpixel_case(Element e, Grid grid, int64_t channels, bool interleaved) {
                            wins.data(), nullptr, weight.data(), size.data()});
     return size;
   });
-  for (const bool leads : {false, true}) {
+  for (const int64_t leads : {0, 1, 8}) {
     compare("diffuse", e, tolerance, [&](const Backend& backend) {
       Bytes out(pixels * (channels + leads) * size_of(e));
-      backend.run(SpDiffuseArgs{e, grid, channels, token_view, association_view,
-                                leads ? association_view : View{},
+      backend.run(SpDiffuseArgs{e, grid, channels, leads, token_view, association_view,
+                                leads > 0 ? association_view : View{},
                                 view(out, interleaved, channels + leads, height, width)});
       return out;
     });
