@@ -135,10 +135,12 @@ struct EncoderArgs {
 struct BiasActArgs {
   Element element;
   int64_t rows, channels, inner;
+  int64_t lead_channels;
   double slope;
   const void *x, *residual;          // residual may be null
   const void *bias, *scale, *shift;  // [channels], wide; each may be null
-  void* out;
+  const void* lead;                  // [rows, lead_channels, inner]
+  void* out;                         // [rows, lead_channels + channels, inner]
 };
 
 struct QuantizeArgs {

@@ -62,6 +62,27 @@ def test_it_is_the_modules_one_after_the_other(
         check(alone, expected + shift.double()[:, None, None], x)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["planar", "last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("lead_channels", [1, 8, 40])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_lead_stands_in_front_as_it_is(
+    backend: ModuleType,
+    shape: tuple[int, ...],
+    lead_channels: int,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+):
+    x, bias, residual, scale, shift = arguments(shape, dtype, layout)
+    generator = torch.Generator().manual_seed(1)
+    lead = torch.randn(shape[0], lead_channels, *shape[2:], generator=generator).to(dtype)
+    alone = backend.bias_act(x, bias, residual, 0.1, scale, shift)
+    for given in (lead, lead.to(memory_format=torch.channels_last)):
+        found = backend.bias_act(x, bias, residual, 0.1, scale, shift, given)
+        assert torch.equal(found, torch.cat([lead, alone], dim=1))
+        assert found.is_contiguous(memory_format=layout)
+
+
 def test_a_relu_ends_infinity_and_keeps_nan(backend: ModuleType):
     x = torch.tensor([-torch.inf, torch.nan, torch.inf, -0.5]).view(1, 1, 2, 2)
     actual = backend.bias_act(x, None, None, 0.0).flatten()
@@ -80,6 +101,7 @@ def test_bias_act_passes_opcheck(native: ModuleType, layout: torch.memory_format
     x, bias, residual, scale, shift = arguments((2, 24, 4, 4), torch.bfloat16, layout)
     op = torch.ops.disco_fast.bias_act.default
     torch.library.opcheck(op, (x, bias, residual, 0.1, scale, shift))
+    torch.library.opcheck(op, (x, bias, None, 0.1, None, None, residual[:, :8]))
     torch.library.opcheck(op, (x, None, None, 0.0, None, None))
 
 
@@ -91,6 +113,8 @@ def test_bias_act_passes_opcheck(native: ModuleType, layout: torch.memory_format
         ({"bias": torch.ones(4)}, r"bias_act: expected bias \[3\]"),
         ({"scale": torch.ones(3, dtype=torch.float64)}, r"bias_act: expected scale \[3\]"),
         ({"residual": torch.ones(1, 3, 2, 1)}, r"bias_act: expected residual \[1, 3, 2, 2\]"),
+        ({"lead": torch.ones(1, 3, 2, 1)}, r"bias_act: expected lead \[1,L,2,2\]"),
+        ({"lead": torch.ones(1, 4, 2, 2).double()}, r"bias_act: expected lead \[1,L,2,2\]"),
         ({"slope": float("nan")}, "bias_act: expected slope finite"),
     ],
 )

@@ -39,7 +39,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     ),
     "bias_act": (
         *(torch.ones(1, 3, 4, 4), torch.ones(3), torch.ones(1, 3, 4, 4), 0.1),
-        *(torch.ones(3), torch.ones(3)),
+        *(torch.ones(3), torch.ones(3), torch.ones(1, 2, 4, 4)),
     ),
     "quantize": (torch.ones(1, 3, 4, 4), 0.1, torch.ones(3), torch.ones(3), 1, 0),
     "lab_to_rgb": (torch.ones(1, 1, 4, 4), torch.ones(1, 2, 2, 2), False),

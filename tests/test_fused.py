@@ -19,6 +19,7 @@ from disco_fast.engine.convolutions import (
 from disco_fast.engine.fused import (
     FusedBackbone,
     FusedConvolution,
+    FusedSPixNet,
     FusedSum,
     FusedUpBlock,
     fuse_convolutions,
@@ -67,6 +68,7 @@ def test_sums_are_a_part_of_the_pass():
     # RefineNet's three residual blocks, nine of EfficientNet's; two blocks that double the side.
     assert kinds.count(FusedSum) == 3 + 9
     assert kinds.count(FusedUpBlock) == 2
+    assert kinds.count(FusedSPixNet) == 1
 
 
 def test_sums_and_activations_between_the_backbones_stages_are_a_part_of_the_pass():

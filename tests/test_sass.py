@@ -83,6 +83,16 @@ def test_loads_behind_the_arithmetic_are_seen() -> None:
     assert not sass.overlaps(late, "for (rows)")
 
 
+def test_loads_behind_the_first_store_are_seen() -> None:
+    load, store = (sass.Instruction(name, ("for (rows)",)) for name in ("LDG.E.128", "STG.E.128"))
+    assert sass.batched([load, load, store], "rows") == 2
+    assert sass.batched([load, load, store], "columns") == 0
+    made = [*code(), load, store, load]  # the listing has one load
+    row = sass.count(made, replace(CASE, batched={"for (rows)": 3}))
+    assert (row["batched"], row["least_batched"]) == (2, 3)
+    assert sass.faults([row]) == ["k: 2 loads come before the first store, 3 expected"]
+
+
 def test_a_case_over_its_limit_fails() -> None:
     row = sass.count(code(), replace(CASE, moved=3_000_000, overlapped="for (columns)"))
     assert row["warp_instructions"] == 38

@@ -1,4 +1,5 @@
-// What follows a convolution, in one pass: bias, residual, activation, scale and shift.
+// What follows a convolution, in one pass: bias, residual, activation, scale and shift, and another
+// tensor's channels in front.
 #pragma once
 
 #include "cells.h"
@@ -26,6 +27,11 @@ inline int64_t repeated(int64_t channels) {
 }
 
 template <class T>
+inline void copy(const T* __restrict from, int64_t count, T* __restrict to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+template <class T>
 inline void bias_act_some(const T* __restrict x, const T* __restrict residual, int64_t count,
                           Wide<T> slope, const Wide<T>* __restrict bias,
                           const Wide<T>* __restrict scale, const Wide<T>* __restrict shift,
@@ -49,20 +55,26 @@ inline void bias_act_rows_of(const BiasActArgs& a, int64_t begin, int64_t end) {
   const bool last = a.inner == 1;
   const int64_t count = last ? repeated(a.channels) : a.inner < kRepeated ? a.inner : kRepeated;
   const Scratch<W> bias(count), scale(count), shift(count);
-  const int64_t each = last ? a.channels : a.inner, together = last ? end - begin : 1;
+  const int64_t each = last ? a.channels : a.inner;
+  const int64_t together = last && a.lead_channels == 0 ? end - begin : 1;
+  const int64_t lead = a.lead_channels * a.inner, row = a.channels * a.inner;
   const T* residual = static_cast<const T*>(a.residual);
   for (int64_t item = begin; item < end; item += together) {
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < count && (!last || item == begin); ++i) {
       const int64_t c = (last ? i : item) % a.channels;
       bias[i] = parameter(a.bias, c, W(0));
       scale[i] = parameter(a.scale, c, W(1));
       shift[i] = parameter(a.shift, c, W(0));
     }
-    const int64_t stop = (item + together) * each;
-    for (int64_t i = item * each; i < stop; i += count) {
+    const int64_t start = item * each, stop = start + together * each, before = start / row * lead;
+    T* out = static_cast<T*>(a.out) + before;
+    if (start % row == 0) {
+      copy(static_cast<const T*>(a.lead) + before, lead, out + start);
+    }
+    for (int64_t i = start; i < stop; i += count) {
       bias_act_some(static_cast<const T*>(a.x) + i, residual == nullptr ? nullptr : residual + i,
                     stop - i < count ? stop - i : count, W(a.slope), bias, scale, shift,
-                    static_cast<T*>(a.out) + i);
+                    out + lead + i);
     }
   }
 }

@@ -234,22 +234,31 @@ class Ops {
 
   static Tensor bias_act(const Tensor& x, const std::optional<Tensor>& bias,
                          const std::optional<Tensor>& residual, double slope,
-                         const std::optional<Tensor>& scale, const std::optional<Tensor>& shift) {
+                         const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
+                         const std::optional<Tensor>& lead) {
     const auto here = [&](const std::optional<Tensor>& other) { return other ? *other : x; };
-    check_one_device("bias_act", x, here(bias), here(residual), here(scale), here(shift));
+    check_one_device("bias_act", x, here(bias), here(residual), here(scale), here(shift),
+                     here(lead));
     DISCO_FAST_CHECK(x.dim() == 4, "bias_act: x must be [N,C,H,W]");
     const int64_t n = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
     const bool last = is_channels_last(x);
     const auto format = last ? torch::headeronly::MemoryFormat::ChannelsLast
                              : torch::headeronly::MemoryFormat::Contiguous;
     const Tensor input = torch::stable::contiguous(x, format);
-    std::optional<Tensor> other;
-    if (residual) {
-      bool equal = residual->dim() == 4 && residual->scalar_type() == x.scalar_type();
-      for (int i = 0; equal && i < 4; ++i) equal = residual->size(i) == x.size(i);
-      DISCO_FAST_CHECK(equal, "bias_act: residual must have the shape and dtype of x");
-      other = torch::stable::contiguous(*residual, format);
-    }
+    const auto like_x = [&](const std::optional<Tensor>& tensor, const char* name,
+                            bool channels_too) {
+      if (!tensor) return tensor;
+      bool equal = tensor->dim() == 4 && tensor->scalar_type() == x.scalar_type();
+      for (int i = 0; equal && i < 4; ++i) {
+        equal = tensor->size(i) == x.size(i) || (i == 1 && !channels_too);
+      }
+      DISCO_FAST_CHECK(equal, "bias_act: ", name, " must have the shape and dtype of x",
+                       channels_too ? "" : ", but for its channels");
+      return std::optional<Tensor>(torch::stable::contiguous(*tensor, format));
+    };
+    const std::optional<Tensor> other = like_x(residual, "residual", true),
+                                first = like_x(lead, "lead", false);
+    const int64_t lead_channels = first ? first->size(1) : 0;
     const auto row = [&](const std::optional<Tensor>& tensor, const char* name) {
       DISCO_FAST_CHECK(!tensor || (tensor->dim() == 1 && tensor->size(0) == channels &&
                                    tensor->scalar_type() == wide_type(x)),
@@ -261,16 +270,19 @@ class Ops {
     };
     const std::optional<Tensor> b = row(bias, "bias"), s = row(scale, "scale"),
                                 t = row(shift, "shift");
-    const Tensor out = torch::stable::empty({n, channels, x.size(2), x.size(3)}, x.scalar_type(),
-                                            std::nullopt, x.device(), std::nullopt, format);
+    const Tensor out =
+        torch::stable::empty({n, lead_channels + channels, x.size(2), x.size(3)}, x.scalar_type(),
+                             std::nullopt, x.device(), std::nullopt, format);
     BiasActArgs args = {};
     args.element = element_of(x);
     args.rows = last ? n * pixels : n;
     args.channels = channels;
     args.inner = last ? 1 : pixels;
+    args.lead_channels = lead_channels;
     args.slope = slope;
     args.x = input.const_data_ptr();
     args.residual = address(other);
+    args.lead = address(first);
     args.bias = address(b);
     args.scale = address(s);
     args.shift = address(t);

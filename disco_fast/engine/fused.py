@@ -13,6 +13,7 @@ from .. import ops
 from ..model.backbone import Backbone
 from ..model.efficientnet import InvertedResidual
 from ..model.refinenet import ResidualBlock
+from ..model.spixnet import SPixNet
 from .between import Between
 from .convolutions import Convolution, MergedUpBlock
 
@@ -50,12 +51,15 @@ class FusedConvolution(nn.Module):
         if between.has_norm:
             self._scale, self._shift = between.scale_and_shift(convolution.out_channels)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, lead: Tensor | None = None
+    ) -> Tensor:
         """[N,I,H,W] to [N,O,h,w].
 
         Args:
             x: in the dtype of the weight.
             residual: like the result, added before the activation; or None.
+            lead: [N,L,h,w], put in front of the result; or None.
         """
         # Whether to search is said by the capture around; the other settings are of this call.
         x = torch.ops.aten._convolution.default(
@@ -68,9 +72,10 @@ class FusedConvolution(nn.Module):
             True,  # cuDNN
             self.tf32,
         )
-        if residual is None and self._bias is None and self._scale is None and self.slope == 1:
+        others = residual, lead, self._bias, self._scale
+        if self.slope == 1 and all(other is None for other in others):
             return x
-        return ops.bias_act(x, self._bias, residual, self.slope, self._scale, self._shift)
+        return ops.bias_act(x, self._bias, residual, self.slope, self._scale, self._shift, lead)
 
 
 class FusedSum(nn.Module):
@@ -126,6 +131,19 @@ class FusedBackbone(Backbone):
         return self.conv10_2(self.conv10up(self.conv9_2(self.conv9up(x8))))
 
 
+class FusedSPixNet(SPixNet):
+    """An `SPixNet` that joins the skip connections in the passes of its transposed convolutions."""
+
+    def __init__(self, network: SPixNet):
+        nn.Module.__init__(self)
+        for name, stage in network.named_children():
+            setattr(self, name, stage)
+
+    def joined(self, skip: Tensor, deconv: nn.Module, x: Tensor) -> Tensor:
+        """As `SPixNet.joined`."""
+        return deconv.get_submodule("0")(x, lead=skip)
+
+
 def _activate(convolution: nn.Module) -> None:
     """Have a convolution end in a ReLU. In place."""
     assert isinstance(convolution, FusedConvolution)
@@ -148,6 +166,8 @@ def _fused(module: nn.Module) -> nn.Module:
         return FusedUpBlock(module)
     if isinstance(module, Backbone) and isinstance(module.conv8up, FusedConvolution):
         return FusedBackbone(module)
+    if isinstance(module, SPixNet):
+        return FusedSPixNet(module)
     if isinstance(module, ResidualBlock):
         return FusedSum(module.conv, 0.0)
     if isinstance(module, InvertedResidual) and module.adds:

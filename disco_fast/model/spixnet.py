@@ -49,8 +49,12 @@ class SPixNet(nn.Module):
         x2 = self.conv2b(self.conv2a(x1))
         x3 = self.conv3b(self.conv3a(x2))
         x = self.conv4b(self.conv4a(x3))
-        x = self.conv3_1(torch.cat([x3, self.deconv3(x)], 1))
-        x = self.conv2_1(torch.cat([x2, self.deconv2(x)], 1))
-        x = self.conv1_1(torch.cat([x1, self.deconv1(x)], 1))
-        x = self.conv0_1(torch.cat([x0, self.deconv0(x)], 1))
+        x = self.conv3_1(self.joined(x3, self.deconv3, x))
+        x = self.conv2_1(self.joined(x2, self.deconv2, x))
+        x = self.conv1_1(self.joined(x1, self.deconv1, x))
+        x = self.conv0_1(self.joined(x0, self.deconv0, x))
         return torch.softmax(self.pred_mask0(x), dim=1)
+
+    def joined(self, skip: Tensor, deconv: nn.Module, x: Tensor) -> Tensor:
+        """The skip connection [N,C,H,W] and the deconvolved [N,I,H/2,W/2]: [N,2C,H,W]."""
+        return torch.cat([skip, deconv(x)], 1)

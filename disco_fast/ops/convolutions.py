@@ -14,7 +14,7 @@ from .schemas import define
 define(
     reference.bias_act,
     "(Tensor x, Tensor? bias, Tensor? residual, float slope, Tensor? scale=None,"
-    " Tensor? shift=None) -> Tensor",
+    " Tensor? shift=None, Tensor? lead=None) -> Tensor",
 )
 define(
     reference.quantize,
@@ -29,6 +29,7 @@ def bias_act(
     slope: float,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
+    lead: Tensor | None = None,
 ) -> Tensor:
     """What follows a convolution, in one pass; see `reference.bias_act`. No gradient.
 
@@ -39,16 +40,18 @@ def bias_act(
         slope: what negative values are multiplied by, finite: 0 is a ReLU, 1 no activation.
         scale: [C] like the bias, of a batch norm behind the activation; or None.
         shift: [C] like the bias, added last; or None.
+        lead: [N,L,H,W] in the dtype of x, put in front of the result as it is; or None.
 
     Returns:
-        Shape and dtype of x, channels-last where x is, otherwise planar.
+        [N,L+C,H,W] in the dtype of x, channels-last where x is, otherwise planar.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
     rows = {"bias": bias, "scale": scale, "shift": shift}
     given = {name: row for name, row in rows.items() if row is not None}
-    others = given if residual is None else {**given, "residual": residual}
+    maps = {"residual": residual, "lead": lead}
+    others = {**given, **{name: other for name, other in maps.items() if other is not None}}
     check_floating("bias_act", x=x, **others)
     shape = tuple(x.shape)
     if len(shape) != 4 or min(shape) == 0:
@@ -59,6 +62,10 @@ def bias_act(
             refuse("bias_act", f"{name} [{shape[1]}] in {wide}", _kind(row))
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         refuse("bias_act", f"residual {list(shape)} in {x.dtype} like x", _kind(residual))
+    around = None if lead is None else (*lead.shape[:1], *lead.shape[2:])
+    if lead is not None and (around != (shape[0], *shape[2:]) or lead.dtype != x.dtype):
+        expected = f"lead [{shape[0]},L,{shape[2]},{shape[3]}] in {x.dtype} like x"
+        refuse("bias_act", expected, _kind(lead))
     if not math.isfinite(slope):
         refuse("bias_act", "slope finite", slope)
     detached = {name: row.detach() for name, row in others.items()}
@@ -69,6 +76,7 @@ def bias_act(
         slope,
         detached.get("scale"),
         detached.get("shift"),
+        detached.get("lead"),
     )
 
 
@@ -80,8 +88,13 @@ def _(
     slope: float,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
+    lead: Tensor | None = None,
 ) -> Tensor:
-    return torch.empty_like(x, memory_format=reference.layout_of(x))
+    images, channels, rows, columns = x.shape
+    channels += 0 if lead is None else lead.shape[1]
+    shape = (images, channels, rows, columns)
+    layout = reference.layout_of(x)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
 def quantize(

@@ -16,6 +16,7 @@ def bias_act(
     slope: float,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
+    lead: Tensor | None = None,
 ) -> Tensor:
     """What follows a convolution: bias, residual, (leaky) ReLU, a batch norm's scale and shift.
 
@@ -26,9 +27,11 @@ def bias_act(
         slope: what negative values are multiplied by: 0 is a ReLU, 1 no activation.
         scale: [C] like the bias, that the activated values are multiplied by; or None.
         shift: [C] like the bias, added last; or None.
+        lead: [N,L,H,W] in the dtype of x, put in front of the result as it is; or None.
 
     Returns:
-        Shape, dtype and layout of x. Computed in fp64 for fp64, otherwise in fp32, rounded once.
+        [N,L+C,H,W], dtype and layout of x. Computed in fp64 for fp64, otherwise in fp32, rounded
+        once.
     """
     value = x.to(wide_dtype(x.dtype))
     for term in (bias if bias is None else bias[:, None, None], residual):
@@ -36,7 +39,10 @@ def bias_act(
     value = F.relu(value) if slope == 0 else torch.where(value < 0, value * slope, value)
     value = value if scale is None else value * scale[:, None, None]
     value = value if shift is None else value + shift[:, None, None]
-    return torch.empty_like(x, memory_format=layout_of(x)).copy_(value)
+    value = value if lead is None else torch.cat([lead.to(value.dtype), value], dim=1)
+    layout = layout_of(x)
+    out = torch.empty(value.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    return out.copy_(value)
 
 
 def quantize(

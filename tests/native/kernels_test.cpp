@@ -451,19 +451,22 @@ void color_case(Element e, int64_t height, int64_t width, int64_t ab_height, int
 }
 
 // Whole packs and not, of channels and of planes, with and without everything that may be missing.
-void bias_act_case(Element e, int64_t rows, int64_t channels, int64_t inner) {
-  const size_t count = size_t(rows * channels * inner);
+void bias_act_case(Element e, int64_t rows, int64_t channels, int64_t inner, int64_t lead = 0) {
+  const size_t count = size_t(rows * channels * inner), first = size_t(rows * lead * inner);
   const Bytes x = random_values(e, count, 13), residual = random_values(e, count, 14);
   const Bytes bias = random_values(wide(e), size_t(channels), 15);
+  const Bytes leading = random_values(e, first, 16);
   const double tolerance = e == wide(e) ? 1e-6 : 0.02;
   for (const bool all : {false, true}) {
     compare("bias_act", e, tolerance, [&](const Backend& backend) {
-      Bytes out(count * size_of(e));
+      Bytes out((first + count) * size_of(e));
       BiasActArgs args = {};
       args.element = e;
       args.rows = rows;
       args.channels = channels;
       args.inner = inner;
+      args.lead_channels = lead;
+      args.lead = leading.data();
       args.slope = all ? 0.25 : 0;
       args.x = x.data();
       args.residual = all ? residual.data() : nullptr;
@@ -519,10 +522,12 @@ int main(int count, char** arguments) {
   for (const Element e :
        {Element::kFloat32, Element::kFloat64, Element::kBFloat16, Element::kFloat16}) {
     if (!wanted("pointwise")) continue;
-    bias_act_case(e, 300, 24, 1);
-    bias_act_case(e, 5, 3, 1);
-    bias_act_case(e, 2, 5, 24);
-    bias_act_case(e, 2, 3, 35);
+    for (const int64_t lead : {0, 8, 3}) {
+      bias_act_case(e, 300, 24, 1, lead);
+      bias_act_case(e, 5, 3, 1, lead);
+      bias_act_case(e, 2, 5, 24, lead);
+      bias_act_case(e, 2, 3, 35, lead);
+    }
   }
   for (const Element e : {Element::kFloat32, Element::kFloat64}) {
     if (wanted("clusters")) {
