@@ -65,8 +65,10 @@ class Gate:
         incoming = _Incoming(receive)
         try:
             self._check(scope)
-            answer = self._post if scope["method"] == "POST" else self._app
-            await answer(scope, incoming, _with_headers(send))
+            if scope["method"] == "POST":
+                await self._post(scope, incoming, _with_headers(send))
+            else:
+                await self._app(scope, incoming, _with_headers(send))
         except _RefusedError as refused:
             await incoming.take_rest()
             await PlainTextResponse(str(refused), refused.status)(scope, receive, send)
@@ -77,9 +79,9 @@ class Gate:
         if self._arriving > _HELD * self._largest:
             raise _RefusedError(503, "Too many uploads at a time: try again later.")
 
-    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _post(self, scope: Scope, incoming: _Incoming, send: Send) -> None:
         is_upload = scope["path"].startswith(f"{_API}/upload")
-        body = _Body(receive, self._largest + _FORM if is_upload else _EVENT, self)
+        body = _Body(incoming, self._largest + _FORM if is_upload else _EVENT, self)
         body.check_announced(Headers(scope=scope).get("content-length", "0"))
         try:
             if is_upload:
@@ -117,14 +119,19 @@ class Gate:
 
 
 class _Incoming:
-    """What a connection says, and whether it has said all of a request."""
+    """What a connection says, and whether it has said all of a request.
+
+    Attributes:
+        complete: whether it has.
+    """
 
     def __init__(self, receive: Receive):
-        self._receive, self._complete = receive, False
+        self.complete = False
+        self._receive = receive
 
     async def __call__(self) -> Message:
         message = await self._receive()
-        self._complete = not message.get("more_body", False)
+        self.complete = not message.get("more_body", False)
         return message
 
     async def take_rest(self) -> None:
@@ -133,7 +140,7 @@ class _Incoming:
         Hung up on, a client that is still sending fails in that and never reads the answer.
         """
         left, end = _REST, time.monotonic() + _PATIENCE
-        while not self._complete and left > 0:
+        while not self.complete and left > 0:
             try:
                 message = await asyncio.wait_for(self(), end - time.monotonic())
             except asyncio.TimeoutError:
@@ -144,11 +151,10 @@ class _Incoming:
 class _Body:
     """The body of a request, counted and timed while it comes."""
 
-    def __init__(self, receive: Receive, most: int, gate: Gate):
+    def __init__(self, incoming: _Incoming, most: int, gate: Gate):
         self.most, self.came = most, 0
-        self._receive, self._gate, self._end = receive, gate, time.monotonic() + _SECONDS
+        self._incoming, self._gate, self._end = incoming, gate, time.monotonic() + _SECONDS
         self._kept: list[Message] = []
-        self._complete = False
 
     def check_announced(self, length: str) -> None:
         """Refuse what says by itself that it is too long."""
@@ -157,16 +163,16 @@ class _Body:
 
     async def whole(self) -> bytes:
         """All of it, which the page can then receive as well."""
-        while not self._complete:
+        while not self._incoming.complete:
             self._kept.append(await self())
         return b"".join(part.get("body", b"") for part in self._kept)
 
     async def __call__(self) -> Message:
         """The next part; once all are there, what the connection says."""
-        if self._complete:
-            return self._kept.pop(0) if self._kept else await self._receive()
+        if self._incoming.complete:
+            return self._kept.pop(0) if self._kept else await self._incoming()
         try:
-            message = await asyncio.wait_for(self._receive(), self._end - time.monotonic())
+            message = await asyncio.wait_for(self._incoming(), self._end - time.monotonic())
         except asyncio.TimeoutError:
             raise _RefusedError(408, "The file took too long to come.") from None
         size = len(message.get("body", b""))
@@ -174,7 +180,6 @@ class _Body:
         self._gate.count(size)
         if self.came > self.most:
             raise self._too_long()
-        self._complete = not message.get("more_body", False)
         return message
 
     def _too_long(self) -> _RefusedError:
