@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from disco_fast import DISCO, Colorizer
-from disco_fast.checkpoints import load_checkpoint, random_network, save_checkpoint
+from disco_fast.checkpoints import COMPACT, load_checkpoint, random_network, save_checkpoint
 from disco_fast.cli.main import main
 from disco_fast.color import AB_SCALE, normalize_lightness
 from disco_fast.engine import Engine
@@ -31,6 +31,7 @@ from disco_fast.train.cache import (
     Cache,
     CacheError,
     fill,
+    start_of,
     superpixel_rows,
     with_pretrained,
 )
@@ -244,7 +245,7 @@ def test_a_cache_goes_on_where_it_stopped(network: DISCO, tmp_path: Path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     photographs = Photographs(PHOTOGRAPHS)
     crops = Crops(photographs, len(photographs), 64, 0.6, seed=3)
-    card = {"size": 64, "cell_size": 16}
+    card = {"size": 64, "cell_size": 16, "backbone": "init"}
 
     def filled(folder: Path, stop: bool, **other: int) -> bool:
         settings = {"batch": 2, "workers": 0, "narrow": False, "should_stop": lambda: stop}
@@ -261,12 +262,32 @@ def test_a_cache_goes_on_where_it_stopped(network: DISCO, tmp_path: Path):
     assert len(Cache(parts, 0)) == 5
 
 
+def test_a_cache_of_a_trained_network_begins_with_its_token_path(tmp_path: Path):
+    cache, before = tmp_path / "cache", load_checkpoint(COMPACT)
+    assert _train(*CACHE, "--out", str(cache), "--views", "1", "--backbone", "init") == 0
+    found = Cache(cache, 0)
+    for key, value in start_of(cache, found).state_dict().items():
+        assert torch.equal(value, before.state_dict()[key]), key
+    lab = torch.stack([Crops(Photographs(PHOTOGRAPHS), 7, 64, 0.75, 1)[n] for n in range(7)])
+    with torch.inference_mode():
+        expected = before.superpixels(normalize_lightness(lab[:, :1])).tokens
+        rows = torch.from_numpy(np.load(cache / ROWS).astype(np.float32))
+        got = pyramid_of(before.repnet).project(rows[..., :SCALES])
+    # Rows are fp16, and pooled by the average association of 4x4 pixels.
+    assert (got - expected).abs().mean() < 0.1 * expected.std()
+
+
 def test_cache_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    out = str(tmp_path / "out")
+    out, published = str(tmp_path / "out"), tmp_path / "published.safetensors"
+    save_checkpoint(random_network(0.1), published)
     for arguments, message in (
         (["--size", "48"], "--size: expected multiples of 32, got 48"),
         (["--hold-out", "7"], "--hold-out: expected fewer than the photographs"),
         (["--resume"], "--resume: expected it exactly where OUT holds a part of a cache"),
+        (
+            ["--backbone", "init", "--init", str(published)],
+            "--init: expected the backbone efficientnet-lite0 with --backbone init",
+        ),
     ):
         assert _train(*CACHE, "--out", out, *arguments) == 1
         assert message in capsys.readouterr().err

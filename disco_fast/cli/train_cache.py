@@ -9,6 +9,7 @@ from ..checkpoints import COMPACT, load_checkpoint
 from ..console import DONE, INTERRUPTED
 from ..engine.memory import keep_memory
 from ..io.photographs import Photographs
+from ..model import DISCO
 from ..train.cache import CARD, fill, with_pretrained
 from ..train.checks import need
 from ..train.stream import Crops
@@ -29,6 +30,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         default=COMPACT,
         help="weights whose SPixNet and RefineNet are taken; default: those of the package",
+    )
+    add(
+        "--backbone",
+        choices=("pretrained", "init"),
+        default="pretrained",
+        help="EfficientNet-lite0 as its authors trained it, with a token path begun anew, or that"
+        " of --init with its token path, to train on; default pretrained",
     )
     add("--hold-out", type=int, default=0, metavar="N", help="never cache the last N; default 0")
     add("--views", type=int, default=2, help="crops of each photograph; default 2")
@@ -55,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError, OSError: an argument does not fit; nothing was begun.
         ImportError: the extra is not installed.
     """
-    network = with_pretrained(load_checkpoint(arguments.init), arguments.seed)
+    network = _network(arguments)
     photographs = Photographs(arguments.data)
     used = len(photographs) - arguments.hold_out
     _check(arguments, used, network.stride)
@@ -71,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         "precision": arguments.precision,
         "init": arguments.init.name,
+        "backbone": arguments.backbone,
         "cell_size": network.cell_size,
     }
     with Interruption() as interruption, progress_bar(count, "crops") as bar:
@@ -88,6 +97,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
     print(f"disco-fast: {'complete' if complete else 'stopped; --resume goes on'}: {arguments.out}")
     return DONE if complete else INTERRUPTED
+
+
+def _network(arguments: argparse.Namespace) -> DISCO:
+    network = load_checkpoint(arguments.init)
+    if arguments.backbone == "pretrained":
+        return with_pretrained(network, arguments.seed)
+    fits = network.backbone == "efficientnet-lite0"
+    need(arguments, "init", fits, "the backbone efficientnet-lite0 with --backbone init")
+    return network
 
 
 def _check(arguments: argparse.Namespace, used: int, stride: int) -> None:

@@ -102,9 +102,14 @@ def with_pretrained(network: DISCO, seed: int) -> DISCO:
 
 
 def start_of(folder: Path, cache: Cache) -> DISCO:
-    """The network that a cache was made with, its scales standardized to what is in the cache."""
+    """The network that a cache was made with.
+
+    A token path begun anew gets its scales standardized to what is in the cache. One that was
+    trained knows scales of its own.
+    """
     network = load_checkpoint(folder / START)
-    pyramid_of(network.repnet).standardize(*cache.statistics())
+    if cache.card["backbone"] == "pretrained":
+        pyramid_of(network.repnet).standardize(*cache.statistics())
     return network
 
 
@@ -125,10 +130,11 @@ def fill(
 
     Args:
         folder: is made, or holds a part of the same cache.
-        network: with the backbone of `with_pretrained`; kept beside the rows.
+        network: with the backbone EfficientNet-lite0; kept beside the rows.
         crops: the stream.
         count: crops in all.
-        card: what makes this cache this one, with `size` and `cell_size`.
+        card: what makes this cache this one, with `size`, `cell_size` and `backbone`, which is
+            "pretrained" for a network of `with_pretrained` and "init" for one trained since.
         batch: crops at a time.
         workers: processes that read photographs.
         narrow: whether the encoder runs in bf16.
@@ -168,7 +174,7 @@ def superpixel_rows(
     """What is cached of crops.
 
     Args:
-        network: with the backbone of `with_pretrained`, in eval mode.
+        network: with the backbone EfficientNet-lite0, in eval mode.
         lab: [N,3,H,W].
         encoder: a context that the encoder runs in.
 
