@@ -548,6 +548,16 @@ CASES = (
         batched={"load_words": 2 * 4},
     ),
     Case(
+        "associate.cu",
+        "associate_kernel<float, true>",
+        "64 images, 9 of 12 x 256 x 256 fp32",
+        blocks=64 * 256 * 256 // 256,
+        warps=8,
+        most_us=40,
+        moved=(12 + 9) * 64 * 256 * 256 * 4,
+        batched={"load_pack": 3},
+    ),
+    Case(
         "sp_pool.cu",
         "sp_pool_gather_kernel<float>",
         "one image, 64 x 16 x 16",

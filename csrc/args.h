@@ -143,6 +143,14 @@ struct BiasActArgs {
   void* out;                         // [rows, lead_channels + channels, inner]
 };
 
+struct AssociateArgs {
+  Element element;
+  int64_t images, pixels, channels;  // H * W; at least 9 channels
+  const void* logits;                // [N, H, W, channels]
+  const void* bias;                  // [9], wide; may be null
+  void* association;                 // [N, 9, H, W], wide
+};
+
 struct QuantizeArgs {
   Element element;  // but kFloat64
   int64_t images, rows, columns, channels, padding;

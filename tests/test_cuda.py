@@ -39,6 +39,7 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
     lightness, ab = 50 + 20 * features[:, :1], 30 * features[:, 1:3]
     words, position, weights = (t.cuda() for t in EncoderCase().tensors())
     native = torch.ops.disco_fast
+    yield "associate", association, ops.associate
     yield "sp_pool", features, lambda x: ops.sp_pool(x, association, 16)
     yield "sp_pool_with_size", association, lambda x: ops.sp_pool_with_size(features, x, 16)
     yield "sp_diffuse", tokens, lambda x: ops.sp_diffuse(x, association, 16, lightness)

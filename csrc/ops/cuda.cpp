@@ -18,6 +18,4 @@ cudaStream_t current_stream(int device) {
 
 }  // namespace disco_fast
 
-STABLE_TORCH_LIBRARY_IMPL(disco_fast, CUDA, m) {
-  disco_fast::Ops<disco_fast::CudaBackend>::register_all(m);
-}
+STABLE_TORCH_LIBRARY_IMPL(disco_fast, CUDA, m) { disco_fast::register_cuda(m); }

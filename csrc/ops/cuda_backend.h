@@ -86,6 +86,9 @@ struct CudaBackend {
   static void run(const BiasActArgs& args, const Tensor& on) {
     launch(launch_bias_act, args, on, "bias_act");
   }
+  static void run(const AssociateArgs& args, const Tensor& on) {
+    launch(launch_associate, args, on, "associate");
+  }
   static void run(const RgbToLArgs& args, const Tensor& on) {
     launch(launch_rgb_to_l, args, on, "rgb_to_l");
   }
@@ -102,5 +105,33 @@ struct CudaBackend {
     check(launcher(args, current_stream(device)), op);
   }
 };
+
+// On a GPU alone: torch's softmax on a CPU is one pass, too.
+inline Tensor associate(const Tensor& logits, const std::optional<Tensor>& bias) {
+  check_one_device("associate", logits, bias ? *bias : logits);
+  DISCO_FAST_CHECK(logits.dim() == 4 && logits.size(1) >= 9,
+                   "associate: logits must be [N,C,H,W] with at least 9 channels");
+  DISCO_FAST_CHECK(
+      !bias || (bias->dim() == 1 && bias->size(0) == 9 && bias->scalar_type() == wide_type(logits)),
+      "associate: bias must be [9], fp64 for fp64 and else fp32");
+  const Tensor input =
+      torch::stable::contiguous(logits, torch::headeronly::MemoryFormat::ChannelsLast);
+  const std::optional<Tensor> row =
+      bias ? std::optional<Tensor>(torch::stable::contiguous(*bias)) : std::nullopt;
+  const int64_t n = logits.size(0), height = logits.size(2), width = logits.size(3);
+  const Tensor out = new_tensor(logits, {n, 9, height, width}, wide_type(logits));
+  CudaBackend::run(
+      AssociateArgs{element_of(logits), n, height * width, logits.size(1), input.const_data_ptr(),
+                    row ? row->const_data_ptr() : nullptr, out.mutable_data_ptr()},
+      input);
+  return out;
+}
+
+// Takes the device over for every op.
+template <class Library>
+void register_cuda(Library& m) {
+  Ops<CudaBackend>::register_all(m);
+  m.impl("associate", TORCH_BOX(&associate));
+}
 
 }  // namespace disco_fast

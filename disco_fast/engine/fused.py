@@ -7,6 +7,7 @@ a batch norm in bf16, which together take longer than the products in bf16.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
@@ -16,6 +17,8 @@ from ..model.refinenet import ResidualBlock
 from ..model.spixnet import SPixNet
 from .between import Between
 from .convolutions import Convolution, MergedUpBlock
+
+_ALIGNED_CANDIDATES = 12  # channels of the logits: 48 bytes, which neither cuDNN nor a load splits
 
 
 class FusedConvolution(nn.Module):
@@ -77,6 +80,13 @@ class FusedConvolution(nn.Module):
             return x
         return ops.bias_act(x, self._bias, residual, self.slope, self._scale, self._shift, lead)
 
+    def give_bias(self, channels: int) -> Tensor | None:
+        """Leave adding the bias to the caller, and make `channels` channels, with zeros behind."""
+        bias, self._bias = self._bias, None
+        more = channels - len(self.weight)
+        self.weight = nn.Parameter(F.pad(self.weight, (0, 0) * 3 + (0, more)), requires_grad=False)
+        return bias
+
 
 class FusedSum(nn.Module):
     """A block whose input is added to its result by the last convolution's pass.
@@ -132,16 +142,26 @@ class FusedBackbone(Backbone):
 
 
 class FusedSPixNet(SPixNet):
-    """An `SPixNet` that joins the skip connections in the passes of its transposed convolutions."""
+    """An `SPixNet` whose transposed convolutions' passes join the skip connections.
+
+    One more pass takes the logits from channels-last to a planar association.
+    """
 
     def __init__(self, network: SPixNet):
         nn.Module.__init__(self)
         for name, stage in network.named_children():
             setattr(self, name, stage)
+        last = network.pred_mask0
+        assert isinstance(last, FusedConvolution)
+        self._bias = last.give_bias(_ALIGNED_CANDIDATES)
 
     def joined(self, skip: Tensor, deconv: nn.Module, x: Tensor) -> Tensor:
         """As `SPixNet.joined`."""
         return deconv.get_submodule("0")(x, lead=skip)
+
+    def associated(self, x: Tensor) -> Tensor:
+        """As `SPixNet.associated`."""
+        return ops.associate(self.pred_mask0(x), self._bias)
 
 
 def _activate(convolution: nn.Module) -> None:

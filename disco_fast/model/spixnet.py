@@ -53,8 +53,12 @@ class SPixNet(nn.Module):
         x = self.conv2_1(self.joined(x2, self.deconv2, x))
         x = self.conv1_1(self.joined(x1, self.deconv1, x))
         x = self.conv0_1(self.joined(x0, self.deconv0, x))
-        return torch.softmax(self.pred_mask0(x), dim=1)
+        return self.associated(x)
 
     def joined(self, skip: Tensor, deconv: nn.Module, x: Tensor) -> Tensor:
         """The skip connection [N,C,H,W] and the deconvolved [N,I,H/2,W/2]: [N,2C,H,W]."""
         return torch.cat([skip, deconv(x)], 1)
+
+    def associated(self, x: Tensor) -> Tensor:
+        """The last features [N,C,H,W] to association [N,9,H,W]."""
+        return torch.softmax(self.pred_mask0(x), dim=1)

@@ -14,7 +14,7 @@ from .clustering import SEEDINGS, kmeans, kmeans_init
 from .color import lab_to_rgb, rgb_to_l
 from .convolutions import bias_act, quantize
 from .schemas import SCHEMAS
-from .superpixels import sp_diffuse, sp_pool, sp_pool_with_size, superpixel_size
+from .superpixels import associate, sp_diffuse, sp_pool, sp_pool_with_size, superpixel_size
 from .transformer import encoder
 
 torch.library.define("disco_fast::_instruction_set", "() -> str")
@@ -24,6 +24,7 @@ __all__ = [
     "SCHEMAS",
     "SEEDINGS",
     "anchor_bins",
+    "associate",
     "bias_act",
     "choose_anchors",
     "encoder",

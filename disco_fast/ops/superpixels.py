@@ -10,6 +10,7 @@ from .. import reference
 from .checks import check_features, check_floating, check_grid, refuse
 from .schemas import define
 
+define(reference.associate, "(Tensor logits, Tensor? bias=None) -> Tensor")
 define(
     reference.sp_pool,
     "(Tensor features, Tensor association, int cell_size) -> (Tensor, Tensor)",
@@ -35,6 +36,37 @@ define(
     reference.superpixel_size,
     "(Tensor association, int cell_size) -> Tensor",
 )
+
+
+def associate(logits: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The association map of SPixNet's logits; see `reference.associate`. No gradient.
+
+    On CPU tensors the specification computes it: torch's softmax there is one pass, too.
+
+    Args:
+        logits: [N,C,H,W], C at least 9, fp64, fp32, fp16 or bf16; channels-last is read in place.
+        bias: [9], fp64 for fp64 and otherwise fp32; or None.
+
+    Returns:
+        [N,9,H,W] planar, fp64 for fp64 and otherwise fp32.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    others = {} if bias is None else {"bias": bias}
+    check_floating("associate", logits=logits, **others)
+    if logits.dim() != 4 or logits.shape[1] < 9 or 0 in logits.shape:
+        refuse("associate", "logits [N,C,H,W], C at least 9, none of them 0", tuple(logits.shape))
+    wide = reference.wide_dtype(logits.dtype)
+    if bias is not None and (tuple(bias.shape) != (9,) or bias.dtype != wide):
+        refuse("associate", f"bias [9] in {wide}", (tuple(bias.shape), bias.dtype))
+    return torch.ops.disco_fast.associate(logits.detach(), None if bias is None else bias.detach())
+
+
+@torch.library.register_fake("disco_fast::associate")
+def _(logits: Tensor, bias: Tensor | None = None) -> Tensor:
+    images, _, rows, columns = logits.shape
+    return logits.new_empty((images, 9, rows, columns), dtype=reference.wide_dtype(logits.dtype))
 
 
 def _check_pooled(op: str, features: Tensor, association: Tensor, cell_size: int) -> None:

@@ -26,6 +26,7 @@ from .color import RGB_TO_XYZ, WHITE, XYZ_TO_RGB, lab_to_rgb, rgb_to_l
 from .convolutions import bias_act, quantize
 from .superpixels import (
     EPSILON,
+    associate,
     layout_of,
     neighbour_offsets,
     sp_aggregate,
@@ -62,6 +63,7 @@ __all__ = [
     "WHITE",
     "XYZ_TO_RGB",
     "anchor_bins",
+    "associate",
     "bias_act",
     "choose_anchors",
     "diverse_bins",

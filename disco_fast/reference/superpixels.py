@@ -21,6 +21,21 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def associate(logits: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The association map: softmax over a pixel's nine candidates (section 4.1).
+
+    Args:
+        logits: [N,C,H,W], fp64, fp32, fp16 or bf16; channels behind the ninth are not read.
+        bias: [9] added to them, fp64 for fp64 and otherwise fp32; or None.
+
+    Returns:
+        [N,9,H,W] planar, fp64 for fp64 and otherwise fp32.
+    """
+    value = logits[:, :9].to(wide_dtype(logits.dtype))
+    value = value if bias is None else value + bias[:, None, None]
+    return torch.softmax(value, dim=1).clone(memory_format=torch.contiguous_format)
+
+
 def sp_aggregate(features: Tensor, association: Tensor, cell_size: int) -> tuple[Tensor, Tensor]:
     """Association-weighted sums of features onto superpixels, per unit of cell area.
 

@@ -26,9 +26,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(disco_fast_emulated, m) {
   m.def("_allowances() -> int");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(disco_fast_emulated, CPU, m) {
-  disco_fast::Ops<disco_fast::CudaBackend>::register_all(m);
-}
+STABLE_TORCH_LIBRARY_IMPL(disco_fast_emulated, CPU, m) { disco_fast::register_cuda(m); }
 
 STABLE_TORCH_LIBRARY_IMPL(disco_fast_emulated, CompositeExplicitAutograd, m) {
   m.impl("_set_order", TORCH_BOX(&disco_fast::set_order));
