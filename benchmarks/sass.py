@@ -548,6 +548,23 @@ CASES = (
         batched={"load_words": 2 * 4},
     ),
     Case(
+        "anchors.cu",
+        "anchors_kernel<float>",
+        "one image, 8 of 256, the annealed mean of 313 bins",
+        blocks=1,
+        warps=8,
+        most_us=2.7,
+        turns={  # a lane has 8 superpixels, two a turn, and 10 bins
+            "for (int k =": (1,),
+            "int64_t p = threadIdx.x": (4,),
+            "int rank = 0": (1,),
+            "b = lane; b < bins": (2, 2),
+            "b = lane; b < a.bins": (2.5, 2.5, 2.5),
+            "for (int v = 0": (1,),
+        },
+        most_model_us=12,
+    ),
+    Case(
         "associate.cu",
         "associate_kernel<float, true>",
         "64 images, 9 of 12 x 256 x 256 fp32",

@@ -36,14 +36,14 @@ __device__ __forceinline__ W score(const AnchorArgs& a, const W* logits, int64_t
   return a.offset == nullptr ? logits[bin] : logits[bin] + static_cast<const W*>(a.offset)[bin];
 }
 
-// Lane r gets the r-th most probable of the bins, r < kTopBins; of equal ones the lowest first.
+// Lane r gets the r-th most probable of the bins, r < ranks; of equal ones the lowest first.
 template <class W>
-__device__ __forceinline__ int rank_bins(const AnchorArgs& a, const W* logits) {
+__device__ __forceinline__ int rank_bins(const AnchorArgs& a, const W* logits, int ranks) {
   const int lane = threadIdx.x % kWarp;
   const int64_t bins = a.bins;
   Best<W> last = {W(INFINITY), -1};
   int ranked = 0;
-  for (int rank = 0; rank < kTopBins; ++rank) {
+  for (int rank = 0; rank < ranks; ++rank) {
     Best<W> mine = {-W(INFINITY), bins};
     for (int64_t b = lane; b < bins; b += kWarp) {
       const Best<W> candidate = {score(a, logits, b), b};
@@ -115,7 +115,8 @@ __global__ void __launch_bounds__(kAnchorThreads, 1) anchors_kernel(const Anchor
     // An anchor given from outside the image would be read from outside the tensor.
     const int64_t inside = chosen < 0 || chosen >= a.points ? 0 : chosen;
     const W* logits = static_cast<const W*>(a.logits) + (image * a.points + inside) * a.bins;
-    const int ranked = rank_bins(a, logits), best = __shfl_sync(kAllLanes, ranked, 0);
+    const int ranks = a.variants > 1 ? kTopBins : 1;  // a single color is none of the others
+    const int ranked = rank_bins(a, logits, ranks), best = __shfl_sync(kAllLanes, ranked, 0);
     const int first = a.temperature > 0 ? mean_bin(a, logits, best) : best;
     pick_colors(a, image, k, first, ranked);
   }
