@@ -3,8 +3,6 @@
 // adjacent it stays with its own, whose parameters it keeps in registers.
 #pragma once
 
-#include <type_traits>
-
 #include "common.cuh"
 
 namespace disco_fast {
@@ -57,9 +55,16 @@ struct Pointwise {
 
 // A pack as it is in memory: in words, for nvcc takes halves apart where they are loaded and so
 // waits for each load before the next.
+template <class T, int N, bool kWhole = sizeof(T) * N % 4 == 0>
+struct InWords {
+  typedef Pack<unsigned, int(sizeof(T)) * N / 4> Type;
+};
 template <class T, int N>
-using Words =
-    std::conditional_t<sizeof(T) * N % 4 == 0, Pack<unsigned, int(sizeof(T)) * N / 4>, Pack<T, N>>;
+struct InWords<T, N, false> {
+  typedef Pack<T, N> Type;
+};
+template <class T, int N>
+using Words = typename InWords<T, N>::Type;
 
 template <class T, int N>
 __device__ __forceinline__ Words<T, N> load_words(const void* tensor, int64_t at) {
