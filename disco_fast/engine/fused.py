@@ -126,8 +126,7 @@ class FusedBackbone(Backbone):
 
     def __init__(self, backbone: Backbone):
         nn.Module.__init__(self)
-        for name, stage in backbone.named_children():
-            setattr(self, name, stage)
+        _take_children(self, backbone)
         # Each of these stages begins with a ReLU, which goes to the end of the one before.
         _activate(self.conv8up)
         _activate(self.conv10up)
@@ -149,8 +148,7 @@ class FusedSPixNet(SPixNet):
 
     def __init__(self, network: SPixNet):
         nn.Module.__init__(self)
-        for name, stage in network.named_children():
-            setattr(self, name, stage)
+        _take_children(self, network)
         last = network.pred_mask0
         assert isinstance(last, FusedConvolution)
         self._bias = last.give_bias(_ALIGNED_CANDIDATES)
@@ -162,6 +160,12 @@ class FusedSPixNet(SPixNet):
     def associated(self, x: Tensor) -> Tensor:
         """As `SPixNet.associated`."""
         return ops.associate(self.pred_mask0(x), self._bias)
+
+
+def _take_children(fused: nn.Module, network: nn.Module) -> None:
+    """Have a fused network consist of the parts of the one that it replaces. In place."""
+    for name, child in network.named_children():
+        setattr(fused, name, child)
 
 
 def _activate(convolution: nn.Module) -> None:
