@@ -618,6 +618,12 @@ def test_time_is_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "stopped; --resume goes on; step 1 of 1125" in capsys.readouterr().out
 
 
+def test_ranges_for_int8_go_with_the_weights_that_they_are_of(tmp_path: Path) -> None:
+    assert load_checkpoint(COMPACT).ranges
+    assert _train("colorizer", *COLORIZER, "--epochs", "1", "--out", str(tmp_path)) == 0
+    assert load_checkpoint(tmp_path / "colorizer.safetensors").ranges is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

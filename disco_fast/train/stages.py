@@ -90,6 +90,7 @@ class Stage(nn.Module):
     def __init__(self, network: DISCO, distillation: Distillation | None = None):
         super().__init__()
         self.network, self.distillation = network, distillation
+        network.ranges = None  # those of int8 are of the weights as they were
 
     def trained(self) -> nn.ModuleDict:
         """What changes in training, and so belongs into a state to continue from."""
