@@ -255,21 +255,41 @@ def test_what_stands_between_convolutions() -> None:
 # ---- Networks ------------------------------------------------------------------------------------
 
 
+def deviation(exact: PreparedDISCO, other: PreparedDISCO) -> float:
+    """How far the colors of two engines lie apart, with the same anchors."""
+    gray = smooth(9)
+    with torch.inference_mode():
+        placed = exact.place(exact.superpixels(gray), 4)
+        given = gray, placed.index, placed.bins.flatten(0, 1)
+        expected, got = (
+            net.generate(given[0], net.superpixels(gray), *given[1:]).ab for net in (exact, other)
+        )
+    return float((expected - got).abs().mean() / expected.std())
+
+
+# Some fifty layers, each of which rounds its input by up to a hundredth of its deviation.
+FARTHEST = 0.1
+
+
 @multiplies_bytes
 def test_a_network_is_that_of_fp32_but_for_rounding(network: DISCO) -> None:
     exact, int8 = PreparedDISCO(network, "fp32"), PreparedDISCO(network, "int8")
     kinds = [type(module) for module in int8.modules()]
     assert kinds.count(Int8Convolution) == len(network.ranges or {}) == 52
     assert kinds.count(Int8Upsampling) == 5
-    gray = smooth(9)
-    with torch.inference_mode():
-        placed = exact.place(exact.superpixels(gray), 4)
-        given = gray, placed.index, placed.bins.flatten(0, 1)
-        expected, got = (
-            net.generate(given[0], net.superpixels(gray), *given[1:]).ab for net in (exact, int8)
-        )
-    # Some fifty layers, each of which rounds its input by up to a hundredth of its deviation.
-    assert 0 < float((expected - got).abs().mean()) < 0.1 * float(expected.std())
+    assert 0 < deviation(exact, int8) < FARTHEST
+
+
+@multiplies_bytes
+@pytest.mark.parametrize("first", range(3))
+def test_convolutions_of_unknown_range_stay_in_bf16(network: DISCO, first: int) -> None:
+    part = copy.deepcopy(network)
+    assert network.ranges is not None
+    part.ranges = dict(list(network.ranges.items())[first::3])
+    exact, int8 = PreparedDISCO(network, "fp32"), PreparedDISCO(part, "int8")
+    kinds = [type(module) for module in int8.modules()]
+    assert kinds.count(Int8Convolution) == len(part.ranges) < 20
+    assert 0 < deviation(exact, int8) < FARTHEST
 
 
 @multiplies_bytes
@@ -306,6 +326,13 @@ def test_other_ranges_are_refused(text: str, tmp_path: Path) -> None:
 
 def backbone() -> dict[str, str]:
     return {"backbone": load_checkpoint(COMPACT).backbone}
+
+
+def test_a_convolution_is_left_out_where_most_pictures_get_few_of_the_256_steps() -> None:
+    network, usual = random_network(0.25), [smooth(seed) for seed in range(3)]
+    early = "repnet.conv1_2.2"  # before any norm
+    assert early in measure_ranges(network, [smooth(3), *usual])
+    assert early not in measure_ranges(network, [1000 * smooth(3), *usual])
 
 
 def test_nothing_to_measure_on() -> None:
