@@ -16,8 +16,8 @@ from .prepared import PreparedDISCO
 _VALUES = 1 << 15  # of each convolution's input that are looked at, per picture
 _SHARES = torch.linspace(0.3, 1.0, 29)  # of the whole range, that are tried
 # Of a picture's mean square, that rounding may be. Where a few pictures have spots of values far
-# larger than others it is more, up to all. For a compact network with such spots, 8 bits move colors
-# by CIEDE2000 3.3 with all convolutions, by 0.60 with a limit of 0.05, and by 0.21 with this one.
+# larger than others it is more, up to all. For a compact network with such spots, 8 bits move
+# colors by CIEDE2000 3.3 with all convolutions, by 0.60 with a limit of 0.05, by 0.21 with this.
 _COARSEST = 0.01
 _TINY = 1e-30  # where all values are 0
 
