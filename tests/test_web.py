@@ -284,6 +284,7 @@ class Visitor:
         """A click at shares of a picture's width and height."""
         image = self.tab.locator(f"{picture} img").first
         image.scroll_into_view_if_needed()
+        image.evaluate("image => image.decode()")  # a place in it is known once it is loaded
         box = image.bounding_box()
         image.click(position={"x": x * box["width"], "y": y * box["height"]})
 
