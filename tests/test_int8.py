@@ -384,7 +384,10 @@ def test_calibrate(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads(notes(target)["card"]) == json.loads(notes(COMPACT)["card"])
     assert target.stat().st_size < 1.01 * COMPACT.stat().st_size + 10_000, "weights as they were"
     assert main(arguments) == 2, "an existing file is not replaced"
+    save_checkpoint(random_network(0.25), tmp_path / "random.safetensors")
+    arguments[1] = str(tmp_path / "random.safetensors")
     assert main([*arguments, "--overwrite"]) == 0
+    assert len(load_checkpoint(target).ranges or {}) > 20  # its layers have no spots
 
 
 def notes(path: Path) -> dict[str, str]:
