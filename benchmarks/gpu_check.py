@@ -37,7 +37,11 @@ PACKAGE = ROOT / "disco_fast"
 PROBE_SECONDS = 40  # with the steps nine minutes
 TAIL = 3000  # characters that are kept of what a failed step said
 KERNELS = 15  # shown of a profile
-TESTED = ("every_op", "sp_ops", "kmeans", "color", "encoder", "graphs", "cuda")
+TESTED = (
+    *("every_op", "sp_ops", "kmeans", "color", "encoder", "bias_act", "associate", "convolve"),
+    *("fused", "graphs", "cuda"),
+)
+OPS = {"superpixels": 30, "pixels": 45, "convolutions": 15, "color": 15}  # seconds
 # One process, whatever the project's own options say, which a GPU's machine may not have.
 PYTEST = ("-m", "pytest", "-o", "addopts=", "-q", "--tb=short", "-p", "no:cacheprovider", "-k")
 
@@ -91,7 +95,7 @@ def plan(device: str, out: Path, found: Report) -> list[Step]:
         Step("tests", 75, [pytest], variables={"FAIL_WITHOUT_CUDA": "1"} if gpu else {}),
         *(
             benchmark(f"ops {family}", seconds, "ops.py", "--families", family, *small)
-            for family, seconds in (("superpixels", 30), ("pixels", 55), ("color", 20))
+            for family, seconds in OPS.items()
         ),
     ]
     if not gpu:

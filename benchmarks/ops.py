@@ -39,11 +39,11 @@ from disco_fast import ops, reference
 
 sys.path.append(str(ROOT / "tests"))
 
-from cases import ClusterCase, ColorCase, EncoderCase, OpCase, PoolCase
+from cases import ClusterCase, ColorCase, ConvolutionCase, EncoderCase, OpCase, PoolCase
 
 CELL = 16
 RIVALS: dict[str, Any] = {"published": published, "vectorized": vectorized, "disco_fast": ops}
-FAMILIES = ("superpixels", "pixels", "color")
+FAMILIES = ("superpixels", "pixels", "convolutions", "color")
 BATCHES = {"cpu": (1, 16), "cuda": (1, 64)}
 CHECKED = (0, 1, -2, -1)  # images of a larger batch that are compared with the specification
 BUDGET = 1.5  # seconds after which a case begins no further turn, on a GPU
@@ -53,7 +53,7 @@ def cases(family: str, size: int, device: torch.device) -> Iterator[OpCase]:
     """What is measured of a family of ops.
 
     Args:
-        family: "superpixels", "pixels" or "color".
+        family: out of `FAMILIES`; on a CPU there are no convolutions of our own.
         size: side of an image.
         device: on a GPU there are more dtypes, layouts and batches.
     """
@@ -72,6 +72,10 @@ def cases(family: str, size: int, device: torch.device) -> Iterator[OpCase]:
             (few, many) if gpu else (few,), dtypes, layouts
         ):
             yield from PoolCase(images, 64, grid, grid, CELL, dtype, last).ops()
+    elif family == "convolutions":
+        for images, fold in itertools.product((few, many) if gpu else (), (1, 2, 4, 8)):
+            side, channels = size // fold, 64 * fold
+            yield ConvolutionCase(images, channels, channels, side, side).ops()[0]
     else:
         for side in (1024, 4096) if gpu else (size,):
             yield from ColorCase(1, side, side).ops()

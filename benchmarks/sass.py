@@ -5,9 +5,10 @@
 
 A count and a model, never a measurement. For every case below: the instructions that a warp
 executes on its way (each as often as the loops around it turn), times the warps of the grid, over
-the four that a multiprocessor can issue in a cycle: no GPU is faster. Beside it the time that
-copying the bytes would take. A kernel may be slower for many reasons, faster for none. Where a
-multiprocessor has one block, a model of it says how long that takes (`sass_model.py`).
+the four that a multiprocessor can issue in a cycle: no GPU is faster. Beside it the time that the
+tensor cores are busy, and the time that copying the bytes would take. A kernel may be slower for
+many reasons, faster for none. Where a multiprocessor has one block, a model of it says how long
+that takes (`sass_model.py`).
 
 Fails where a case is over its limit, where a loop that should have loads under way while it
 computes has none, and where a loop that is named here is gone. With `--check` also where the table
@@ -31,7 +32,7 @@ from types import MappingProxyType
 
 from harness.nvcc import SOURCES, conclude, demangle, nvcc_or_exit, release
 from harness.report import RESULTS, Report
-from harness.sass_model import NO_CONTROL, Control, Step, cycles, way_of
+from harness.sass_model import BUSY, NO_CONTROL, Control, Step, cycles, way_of
 
 COMMITTED = RESULTS / "sass.json"
 ARCH = "sm_90"
@@ -159,14 +160,14 @@ def loops(code: Sequence[Instruction]) -> list[Loop]:
     return sorted(found, key=lambda loop: (loop.first, -loop.last))
 
 
-def executed(code: Sequence[Instruction], case: Case) -> float:
-    """Instructions that an average warp executes.
+def executed(code: Sequence[Instruction], case: Case, name: str = "") -> float:
+    """Instructions that an average warp executes, of those whose names begin so.
 
     Raises:
         SystemExit: a loop or a line that the case names is not there, or as another number of
             loops.
     """
-    often = [float(bool(one.name)) for one in code]
+    often = [float(bool(one.name) and one.name.startswith(name)) for one in code]
     for text, share in case.shares.items():
         hit = [i for i, one in enumerate(code) if one.comes_from(text)]
         if not hit:
@@ -283,6 +284,8 @@ def count(code: Sequence[Instruction], case: Case) -> Report:
         "issue_us": round(cycles / GIGAHERTZ / 1e3, 1),
         "most_us": case.most_us,
     }
+    if products := executed(code, case, "HMMA") * BUSY["HMMA"] * case.warps * each / SLOTS:
+        row["tensor_us"] = round(products / GIGAHERTZ / 1e3, 1)
     if case.most_model_us is not None:
         row["model_us"] = round(modeled(code, case), 1)
         row["most_model_us"] = case.most_model_us
@@ -565,6 +568,36 @@ CASES = (
         most_model_us=12,
     ),
     Case(
+        "convolve.cu",
+        "convolve_kernel<__nv_bfloat16, ConvolveTile<16, 16, 1, 3>, false>",
+        "64 images, 64 to 64 x 256 x 256 bf16",
+        blocks=64 * 16 * 16,
+        warps=4,
+        turns={"first += kDepth": (2,)},
+        most_us=270,
+        moved=2 * 64 * 64 * 256 * 256 * 2,
+    ),
+    Case(
+        "convolve.cu",
+        "convolve_kernel<__nv_bfloat16, ConvolveTile<16, 16, 1, 3>, false>",
+        "one image, 128 to 128 x 128 x 128 bf16",
+        blocks=8 * 8 * 2,
+        warps=4,
+        turns={"first += kDepth": (4,)},
+        most_us=3.3,
+        most_model_us=12,
+    ),
+    Case(
+        "convolve.cu",
+        "convolve_kernel<__nv_bfloat16, ConvolveTile<8, 16, 2, 4>, false>",
+        "one image, 256 to 256 x 64 x 64 bf16",
+        blocks=8 * 4 * 4,
+        warps=4,
+        turns={"first += kDepth": (8,)},
+        most_us=3.2,
+        most_model_us=12,
+    ),
+    Case(
         "associate.cu",
         "associate_kernel<float, true>",
         "64 images, 9 of 12 x 256 x 256 fp32",
@@ -605,8 +638,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     report: Report = {"what": "sass", "arch": ARCH, "nvcc": release(nvcc), "rows": rows}
     for row in rows:
         model = f"  model {row['model_us']} us" if "model_us" in row else ""
+        tensor = f"  tensor cores {row['tensor_us']} us" if "tensor_us" in row else ""
         copy = "".join(f"  copy {name} {us} us" for name, us in row.get("copy_us", {}).items())
-        print(f"{row['kernel']:48} {row['shape']:40} issue {row['issue_us']:7} us{model}{copy}")
+        name = f"{row['kernel']:48} {row['shape']:40}"
+        print(f"{name} issue {row['issue_us']:7} us{tensor}{model}{copy}")
     return conclude(report, faults(rows), COMMITTED if a.check else None, a.json)
 
 

@@ -143,6 +143,19 @@ struct BiasActArgs {
   void* out;                         // [rows, lead_channels + channels, inner]
 };
 
+// A 3x3 convolution with a border of one zero, and what follows it, as above.
+struct ConvolveArgs {
+  Element element;                // kFloat16 or kBFloat16
+  int64_t images, rows, columns;  // of x and of the result
+  int64_t inputs, outputs;        // channels, multiples of 8
+  double slope;
+  const void* x;                     // [N, H, W, inputs], 16-byte aligned as all below
+  const void* weight;                // [outputs, 3, 3, inputs]
+  const void* residual;              // like out; may be null
+  const void *bias, *scale, *shift;  // [outputs], fp32; each may be null
+  void* out;                         // [N, H, W, outputs]
+};
+
 struct AssociateArgs {
   Element element;
   int64_t images, pixels, channels;  // H * W; at least 9 channels

@@ -376,12 +376,53 @@ class ColorCase:
         ]
 
 
+@dataclass(frozen=True)
+class ConvolutionCase:
+    """One configuration of a convolution and of what follows it."""
+
+    images: int = 1
+    inputs: int = 64
+    outputs: int = 64
+    height: int = 256
+    width: int = 256
+    dtype: torch.dtype = torch.bfloat16
+
+    def ops(self) -> list[OpCase]:
+        """Both in one kernel, with everything that may follow and with as little as there is."""
+        size = (self.height, self.width)
+
+        def maps(device: torch.device, channels: int, seed: int) -> Tensor:
+            generator = torch.Generator(device).manual_seed(seed)
+            values = _normal(generator, self.images, channels, *size).to(self.dtype)
+            return values.contiguous(memory_format=torch.channels_last)
+
+        def make(device: torch.device, whole: bool) -> tuple:
+            generator = torch.Generator(device).manual_seed(9)
+            weight = _normal(generator, self.outputs, self.inputs, 3, 3) / (9 * self.inputs) ** 0.5
+            weight = weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
+            x, bias = maps(device, self.inputs, 10), _normal(generator, self.outputs)
+            if not whole:
+                return x, weight, bias, None, 0.2
+            return x, weight, bias, maps(device, self.outputs, 11), 0.2, bias, bias
+
+        dtype = str(self.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
+        channels = f"{self.inputs} to {self.outputs} channels"
+        shape = f"{channels}, {self.height}x{self.width}, batch {self.images}, {dtype}"
+        bounds, loose = (TOLERANCE[self.dtype],), (4 * TOLERANCE[self.dtype],)
+        return [
+            OpCase("convolve", shape, self.images, lambda d: make(d, False), bounds, loose),
+            OpCase(
+                "convolve", f"{shape}, all", self.images, lambda d: make(d, True), bounds, loose
+            ),
+        ]
+
+
 def small_cases() -> list[OpCase]:
     """Every op in every dtype and layout, small enough for a sanitizer.
 
     Pixels that move in vectors in both layouts, and that do in neither. Points that fit shared
     memory, that do not, and centers that do not. Less than a tile of tokens, and several images for
-    a group of blocks.
+    a group of blocks. Convolutions in small tiles on a GPU of 132 multiprocessors, and large ones.
     """
     pools = (
         PoolCase(channels=channels, rows=2, columns=3, cell=cell, dtype=dtype, channels_last=last)
@@ -398,5 +439,10 @@ def small_cases() -> list[OpCase]:
         for height, width in ((8, 16), (5, 7))
         for dtype in (torch.float32, torch.float64)
     )
-    families = (pools, clusters, encoders, colors)
+    convolutions = (
+        ConvolutionCase(images, inputs, outputs, height, width, dtype)
+        for images, inputs, outputs, height, width in ((1, 72, 24, 9, 17), (3, 8, 8, 96, 112))
+        for dtype in (torch.bfloat16, torch.float16)
+    )
+    families = (pools, clusters, encoders, colors, convolutions)
     return [op for family in families for case in family for op in case.ops()]

@@ -60,6 +60,8 @@ def calls() -> Iterator[tuple[str, Tensor, Callable[[Tensor], tuple[Tensor, ...]
     scale = torch.linspace(-1, 1, features.shape[1], device=features.device)
     residual = features.clone()
     yield "bias_act", features, lambda x: ops.bias_act(x, scale, residual, 0.1, scale, scale)
+    half, kernel = features.bfloat16(), torch.ones(16, features.shape[1], 3, 3).cuda().bfloat16()
+    yield "convolve", half, lambda x: ops.convolve(x, kernel / 64, None, None, 0.1)
     yield "rgb_to_l", lightness, lambda x: ops.rgb_to_l(x / 100)
     yield "lab_to_rgb", lightness, lambda x: ops.lab_to_rgb(x, ab, True)
 

@@ -41,11 +41,15 @@ CALLS: dict[str, tuple[Any, ...]] = {
         *(torch.ones(1, 3, 4, 4), torch.ones(3), torch.ones(1, 3, 4, 4), 0.1),
         *(torch.ones(3), torch.ones(3), torch.ones(1, 2, 4, 4)),
     ),
+    "convolve": (
+        *(torch.ones(1, 8, 4, 4).half(), torch.ones(8, 8, 3, 3).half(), torch.ones(8)),
+        *(torch.ones(1, 8, 4, 4).half(), 0.1, torch.ones(8), torch.ones(8)),
+    ),
     "associate": (torch.ones(1, 9, 4, 4), torch.ones(9)),
     "quantize": (torch.ones(1, 3, 4, 4), 0.1, torch.ones(3), torch.ones(3), 1, 0),
     "lab_to_rgb": (torch.ones(1, 1, 4, 4), torch.ones(1, 2, 2, 2), False),
 }
-GPU_ONLY = {"associate"}  # the specification computes it on a CPU
+GPU_ONLY = {"associate", "convolve"}  # the specification computes it on a CPU
 ONE_TENSOR = {"superpixel_size", "kmeans_init", "rgb_to_l"}
 
 

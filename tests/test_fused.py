@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 from conftest import need_gpu
@@ -97,6 +99,41 @@ def test_a_lead_of_eight_channels_is_one_of_one(network: DISCO):
     assert expected.ab.abs().max() > 100 * ROUNDING
 
 
+def test_one_kernel_is_the_convolution_and_its_pass(emulated_gpu: ModuleType):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(24, 40, 3, padding=1)
+    norm = nn.BatchNorm2d(40, eps=0.5)
+    network = nn.Sequential(nn.Sequential(convolution, nn.LeakyReLU(0.2), norm)).eval()
+    fuse_convolutions(network)
+    fused = network[0][0]
+    assert not fused.fits  # not in 16 bits
+    network.to(torch.bfloat16)
+    assert fused.fits
+    generator = torch.Generator().manual_seed(0)
+    x, residual = (
+        torch.randn(2, channels, 9, 12, generator=generator).bfloat16() for channels in (24, 40)
+    )
+    with torch.inference_mode():
+        for other in (None, residual):
+            expected, got = fused(x, other), fused.at_once(x, other)
+            # Of a value of at most 4 in two steps the sum is rounded to bf16 once more.
+            assert (got - expected).abs().max() <= 4 * 2**-7
+            assert expected.abs().max() < 4
+
+
+def test_most_convolutions_of_the_published_network_fit_one_kernel():
+    network = unpacked(random_network(1.0))
+    spread_lead(network.enhanceNet.network, ALIGNED_LEAD)
+    fuse_convolutions(network.to(torch.bfloat16))
+    convolutions = [m for m in network.modules() if isinstance(m, FusedConvolution)]
+    unfit = [m.weight.shape for m in convolutions if not m.fits]
+    assert len(convolutions) == 73
+    # Strides and upsampling: five of the backbone and RefineNet each, and SPixNet's eight; one and
+    # 12 logits, two channels of color.
+    assert len(unfit) == 5 + 5 + 4 + 4 + 2 + 1 + 1
+
+
 def test_formats_change_weights_alone():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -126,3 +163,20 @@ def test_cuda_engine_is_fused():
     assert isinstance(engine.network.repnet.network, FusedBackbone)
     assert engine.network._lead_channels == ALIGNED_LEAD
     assert {"alignment", "fusing"} <= set(REWRITES)
+
+
+def test_cuda_engine_tries_one_kernel_out_and_keeps_its_colors():
+    need_gpu()
+    network = random_network(1.0)
+    engines = [Engine(network, "bf16", "cuda", without) for without in ([], ["one kernel"])]
+    gray = torch.rand(1, 1, 128, 192, generator=torch.Generator().manual_seed(0)).cuda() - 0.5
+    for _ in range(3):  # the second call searches and captures
+        colors = [engine.chroma(gray, 4) for engine in engines]
+    tried = [
+        [len(m._at_once) for m in engine.network.modules() if isinstance(m, FusedConvolution)]
+        for engine in engines
+    ]
+    assert sum(tried[0]) == 42
+    assert sum(tried[1]) == 0
+    # As far apart as two roundings of the features in bf16, which may move an anchor.
+    assert (colors[0] - colors[1]).abs().mean() < 0.01

@@ -79,6 +79,7 @@ def test_the_plan_is_in_order_and_fits_nine_minutes(tmp_path: Path) -> None:
         "tests",
         "ops superpixels",
         "ops pixels",
+        "ops convolutions",
         "ops color",
         "memcheck",
         "racecheck",

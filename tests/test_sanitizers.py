@@ -52,7 +52,11 @@ def test_sanitizers_see_into_the_emulator(sanitizer: str, mistakes: tuple[str, .
 
 
 BARRIER = re.compile(r"__(syncthreads|threadfence)\(\);")
-PARTS = {"sp_": "superpixels", "encoder": "encoder"}  # of kernels_test, others in "clusters"
+PARTS = {
+    "sp_": "superpixels",
+    "encoder": "encoder",
+    "convolve": "convolutions",
+}  # of kernels_test, others in "clusters"
 GUARDED = [p.name for p in sorted(CSRC.glob("kernels/*.cuh")) if BARRIER.search(p.read_text())]
 
 

@@ -77,6 +77,21 @@ def superpixel_size(association: Tensor, cell_size: int) -> Tensor:
     return _gather(_by_cell(winners, cell_size).sum(dim=(3, 5))[:, None], cell_size)
 
 
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    value = F.conv2d(x, weight, None if bias is None else bias.to(x.dtype), padding=1)
+    value = F.leaky_relu(value if residual is None else value + residual, slope)
+    value = value if scale is None else value * scale[:, None, None].to(x.dtype)
+    return value if shift is None else value + shift[:, None, None].to(x.dtype)
+
+
 def kmeans(
     points: Tensor, init: Tensor, max_iter: int = 20, tol: float = 1e-4
 ) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kAssociateThreads) associate_kernel(const Asso
   for (int i = 0; i < kPacks; ++i) {
     packs[i] = load_pack<kWidth>(logits + i * kWidth);
   }
-  W value[kCandidates], most, sum = 0;
+  W value[kCandidates], most = 0, sum = 0;
 #pragma unroll
   for (int i = 0; i < kCandidates; ++i) {
     const W bias = a.bias == nullptr ? W(0) : static_cast<const W*>(a.bias)[i];

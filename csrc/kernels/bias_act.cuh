@@ -24,7 +24,8 @@ constexpr int kActPacks = L == ActLayout::kChannels ? 4 : 2;
 template <class W, int N>
 struct Pointwise {
   __device__ __forceinline__ Pointwise() = default;
-  __device__ __forceinline__ Pointwise(const BiasActArgs& a, unsigned channel) {
+  template <class Args>
+  __device__ __forceinline__ Pointwise(const Args& a, unsigned channel) {
     load(a.bias, channel, W(0), bias);
     load(a.scale, channel, W(1), scale);
     load(a.shift, channel, W(0), shift);

@@ -27,6 +27,8 @@ cudaError_t launch_encoder(const EncoderArgs& args, cudaStream_t stream);
 int64_t encoder_workspace(const EncoderArgs& args);  // bytes that EncoderArgs::workspace must have
 
 cudaError_t launch_bias_act(const BiasActArgs& args, cudaStream_t stream);
+// On a GPU before compute capability 8.0: cudaErrorNoKernelImageForDevice.
+cudaError_t launch_convolve(const ConvolveArgs& args, cudaStream_t stream);
 cudaError_t launch_associate(const AssociateArgs& args, cudaStream_t stream);
 
 cudaError_t launch_rgb_to_l(const RgbToLArgs& args, cudaStream_t stream);

@@ -73,6 +73,21 @@ __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const float (&a)[
 #endif
 }
 
+// Four 8 x 8 matrices of 16-bit elements from shared memory: lane 8 * i + r gives the address of
+// row r of matrix i, 16 bytes, and gets of each matrix the elements of row `row` at 2 * part and
+// 2 * part + 1.
+__device__ __forceinline__ void load_matrices(unsigned (&to)[4], const void* row) {
+#if defined(DISCO_FAST_EMULATED)
+  emu::load_matrices(to, row);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const unsigned address = unsigned(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+#endif
+}
+
 // Two values as one register.
 template <class T>
 __device__ __forceinline__ unsigned pack_pair(float x, float y) {

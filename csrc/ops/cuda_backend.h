@@ -89,6 +89,9 @@ struct CudaBackend {
   static void run(const AssociateArgs& args, const Tensor& on) {
     launch(launch_associate, args, on, "associate");
   }
+  static void run(const ConvolveArgs& args, const Tensor& on) {
+    launch(launch_convolve, args, on, "convolve");
+  }
   static void run(const RgbToLArgs& args, const Tensor& on) {
     launch(launch_rgb_to_l, args, on, "rgb_to_l");
   }
@@ -127,11 +130,57 @@ inline Tensor associate(const Tensor& logits, const std::optional<Tensor>& bias)
   return out;
 }
 
+// On a GPU alone: on a CPU oneDNN has it.
+inline Tensor convolve(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                       const std::optional<Tensor>& residual, double slope,
+                       const std::optional<Tensor>& scale, const std::optional<Tensor>& shift) {
+  const auto here = [&](const std::optional<Tensor>& other) { return other ? *other : x; };
+  check_one_device("convolve", x, weight, here(bias), here(residual), here(scale), here(shift));
+  const ScalarType type = x.scalar_type();
+  DISCO_FAST_CHECK(x.dim() == 4 && x.numel() > 0 && x.element_size() == 2 && x.size(1) % 8 == 0,
+                   "convolve: x must be [N,I,H,W] in fp16 or bf16, I a multiple of 8");
+  DISCO_FAST_CHECK(weight.dim() == 4 && weight.scalar_type() == type && weight.size(0) % 8 == 0 &&
+                       weight.size(0) > 0 && weight.size(1) == x.size(1) && weight.size(2) == 3 &&
+                       weight.size(3) == 3,
+                   "convolve: weight must be [O,I,3,3] like x, O a multiple of 8");
+  const int64_t n = x.size(0), outputs = weight.size(0), height = x.size(2), width = x.size(3);
+  bool equal = !residual || (residual->dim() == 4 && residual->scalar_type() == type);
+  for (int i = 0; residual && equal && i < 4; ++i) {
+    equal = residual->size(i) == (i == 1 ? outputs : x.size(i));
+  }
+  DISCO_FAST_CHECK(equal, "convolve: residual must have the shape and dtype of the result");
+  constexpr auto kLast = torch::headeronly::MemoryFormat::ChannelsLast;
+  const auto maps = [](const Tensor& tensor) {
+    return aligned(torch::stable::contiguous(tensor, kLast));
+  };
+  const auto row = [&](const std::optional<Tensor>& tensor, const char* name) {
+    DISCO_FAST_CHECK(!tensor || (tensor->dim() == 1 && tensor->size(0) == outputs &&
+                                 tensor->scalar_type() == ScalarType::Float),
+                     "convolve: ", name, " must be [O] in fp32");
+    return tensor ? std::optional<Tensor>(aligned(torch::stable::contiguous(*tensor))) : tensor;
+  };
+  const auto address = [](const std::optional<Tensor>& tensor) {
+    return tensor ? tensor->const_data_ptr() : nullptr;
+  };
+  const Tensor input = maps(x), kernel = maps(weight);
+  const std::optional<Tensor> other = residual ? std::optional<Tensor>(maps(*residual)) : residual;
+  const std::optional<Tensor> b = row(bias, "bias"), s = row(scale, "scale"),
+                              t = row(shift, "shift");
+  const Tensor out = torch::stable::empty({n, outputs, height, width}, type, std::nullopt,
+                                          x.device(), std::nullopt, kLast);
+  CudaBackend::run(ConvolveArgs{element_of(x), n, height, width, x.size(1), outputs, slope,
+                                input.const_data_ptr(), kernel.const_data_ptr(), address(other),
+                                address(b), address(s), address(t), out.mutable_data_ptr()},
+                   input);
+  return out;
+}
+
 // Takes the device over for every op.
 template <class Library>
 void register_cuda(Library& m) {
   Ops<CudaBackend>::register_all(m);
   m.impl("associate", TORCH_BOX(&associate));
+  m.impl("convolve", TORCH_BOX(&convolve));
 }
 
 }  // namespace disco_fast

@@ -1,10 +1,14 @@
 """Convolutions on a GPU: cuDNN multiplies, and what follows is one pass of `bias_act`.
 
 torch passes over the result of cuDNN once for the bias, once for the activation and three times for
-a batch norm in bf16, which together take longer than the products in bf16.
+a batch norm in bf16, which together take longer than the products in bf16. `convolve` has both in
+one kernel and needs no pass at all, but multiplies more slowly than cuDNN on some GPUs: a search
+says for each shape which is faster.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +21,7 @@ from ..model.refinenet import ResidualBlock
 from ..model.spixnet import SPixNet
 from .between import Between
 from .convolutions import Convolution, MergedUpBlock
+from .search import is_faster, is_time_to_search
 
 _ALIGNED_CANDIDATES = 12  # channels of the logits: 48 bytes, which neither cuDNN nor a load splits
 
@@ -31,6 +36,7 @@ class FusedConvolution(nn.Module):
     Attributes:
         tf32: whether fp32 may be rounded to 10 bits for tensor cores.
         slope: of the activation; 0 is a ReLU, 1 none.
+        searches: whether `at_once` is tried out.
     """
 
     def __init__(self, convolution: Convolution, between: Between):
@@ -45,7 +51,8 @@ class FusedConvolution(nn.Module):
             convolution.output_padding,
             convolution.groups,
         )
-        self.tf32, self.slope = False, between.slope
+        self.tf32, self.slope, self.searches = False, between.slope, False
+        self._at_once: dict[torch.Size, bool] = {}  # by the shape of x: whether that is faster
         # Plain attributes, which stay fp32 whatever the network's format is.
         bias = convolution.bias
         self._bias = None if bias is None else bias.detach().float().clone()
@@ -64,6 +71,34 @@ class FusedConvolution(nn.Module):
             residual: like the result, added before the activation; or None.
             lead: [N,L,h,w], put in front of the result; or None.
         """
+        if lead is None and self._prefers_one_kernel(x, residual):
+            return self.at_once(x, residual)
+        return self._in_two(x, residual, lead)
+
+    def at_once(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The same without `lead` in one kernel, of what `fits`."""
+        others = self._bias, residual, self.slope, self._scale, self._shift
+        return ops.convolve(x, self.weight, *others)
+
+    @property
+    def fits(self) -> bool:
+        """Whether `at_once` can do it."""
+        same = ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)  # a border of one, nothing else
+        outputs, inputs, *sides = self.weight.shape
+        halves = self.weight.dtype in (torch.float16, torch.bfloat16)
+        aligned = outputs % 8 == 0 and inputs % 8 == 0
+        return halves and aligned and sides == [3, 3] and self._geometry == same
+
+    def _prefers_one_kernel(self, x: Tensor, residual: Tensor | None) -> bool:
+        unknown = self.searches and x.shape not in self._at_once and self.fits
+        if unknown and is_time_to_search(x.device):
+            ways = partial(self.at_once, x, residual), partial(self._in_two, x, residual)
+            self._at_once[x.shape] = is_faster(*ways)
+        return self._at_once.get(x.shape, False)
+
+    def _in_two(
+        self, x: Tensor, residual: Tensor | None = None, lead: Tensor | None = None
+    ) -> Tensor:
         # Whether to search is said by the capture around; the other settings are of this call.
         x = torch.ops.aten._convolution.default(
             x,

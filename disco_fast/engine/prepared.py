@@ -38,6 +38,7 @@ REWRITES = {
     "upsampling": "it and the convolution after it are one transposed convolution",
     "alignment": "on a GPU, RefineNet's 65 channels are 72, so that pixels start at 16 bytes",
     "fusing": "on a GPU, what follows a convolution is one pass over its result",
+    "one kernel": "on a GPU, a convolution and that pass, where this is found to be faster",
     "anchor projection": "only the anchors go through the 313-way projection",
     "color look-up": "a one-hot color times a matrix is a row of it",
     "guided logits": "no second 313-way projection, for nothing depends on it",
@@ -135,6 +136,10 @@ class PreparedDISCO(DISCO):
         if "fusing" not in self._rewrites:
             return
         fuse_convolutions(self)
+        tensor_cores = torch.cuda.get_device_capability(self.mid_word_prj.weight.device) >= (8, 0)
+        for module in self.modules():
+            if isinstance(module, FusedConvolution):
+                module.searches = tensor_cores and "one kernel" in self._rewrites
         # SPixNet stays fp32; where the features are rounded more, tensor cores may multiply it.
         for module in self.segnet.modules():
             if isinstance(module, FusedConvolution):

@@ -12,7 +12,7 @@ from .. import _library
 from .anchors import anchor_bins, choose_anchors, select_anchors
 from .clustering import SEEDINGS, kmeans, kmeans_init
 from .color import lab_to_rgb, rgb_to_l
-from .convolutions import bias_act, quantize
+from .convolutions import bias_act, convolve, quantize
 from .schemas import SCHEMAS
 from .superpixels import associate, sp_diffuse, sp_pool, sp_pool_with_size, superpixel_size
 from .transformer import encoder
@@ -27,6 +27,7 @@ __all__ = [
     "associate",
     "bias_act",
     "choose_anchors",
+    "convolve",
     "encoder",
     "kmeans",
     "kmeans_init",

@@ -1,4 +1,4 @@
-"""What follows a convolution, in one pass, and what comes before one in 8 bits."""
+"""A convolution and what follows it, in one kernel or pass, and what comes before one in 8 bits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ define(
     reference.bias_act,
     "(Tensor x, Tensor? bias, Tensor? residual, float slope, Tensor? scale=None,"
     " Tensor? shift=None, Tensor? lead=None) -> Tensor",
+)
+define(
+    reference.convolve,
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, float slope, Tensor? scale=None,"
+    " Tensor? shift=None) -> Tensor",
 )
 define(
     reference.quantize,
@@ -95,6 +100,88 @@ def _(
     shape = (images, channels, rows, columns)
     layout = reference.layout_of(x)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """A 3x3 convolution and what follows it, in one kernel; see `reference.convolve`. No gradient.
+
+    On CPU tensors the specification computes it: oneDNN has such convolutions itself.
+
+    Args:
+        x: [N,I,H,W], fp16 or bf16, I a multiple of 8; channels-last is read in place.
+        weight: [O,I,3,3] in the dtype of x, O a multiple of 8; channels-last is read in place.
+        bias: [O] fp32, added first; or None.
+        residual: [N,O,H,W] in the dtype of x, added before the activation; or None.
+        slope: what negative values are multiplied by, finite: 0 is a ReLU, 1 no activation.
+        scale: [O] fp32, of a batch norm behind the activation; or None.
+        shift: [O] fp32, added last; or None.
+
+    Returns:
+        [N,O,H,W] in the dtype of x, channels-last.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+        RuntimeError: the GPU has no tensor cores for these types (compute capability below 8.0).
+    """
+    rows = {"bias": bias, "scale": scale, "shift": shift}
+    given = {name: row for name, row in rows.items() if row is not None}
+    others = {"weight": weight, **given, **({} if residual is None else {"residual": residual})}
+    check_floating("convolve", x=x, **others)
+    halves = (torch.float16, torch.bfloat16)
+    if x.dim() != 4 or 0 in x.shape or x.shape[1] % 8 or x.dtype not in halves:
+        refuse(
+            "convolve", "x [N,I,H,W] in fp16 or bf16, I a multiple of 8, none of them 0", _kind(x)
+        )
+    outputs = len(weight) if weight.dim() else 0
+    fits = tuple(weight.shape) == (outputs, x.shape[1], 3, 3) and outputs and outputs % 8 == 0
+    if not fits or weight.dtype != x.dtype:
+        expected = f"weight [O,{x.shape[1]},3,3] in {x.dtype} like x, O a multiple of 8"
+        refuse("convolve", expected, _kind(weight))
+    shape = (x.shape[0], outputs, *x.shape[2:])
+    for name, row in given.items():
+        if tuple(row.shape) != (outputs,) or row.dtype != torch.float32:
+            refuse("convolve", f"{name} [{outputs}] in {torch.float32}", _kind(row))
+    if residual is not None and (tuple(residual.shape) != shape or residual.dtype != x.dtype):
+        refuse("convolve", f"residual {list(shape)} in {x.dtype} like x", _kind(residual))
+    if not math.isfinite(slope):
+        refuse("convolve", "slope finite", slope)
+    detached = {name: other.detach() for name, other in others.items()}
+    return torch.ops.disco_fast.convolve(
+        x.detach(),
+        detached["weight"],
+        detached.get("bias"),
+        detached.get("residual"),
+        slope,
+        detached.get("scale"),
+        detached.get("shift"),
+    )
+
+
+@torch.library.register_fake("disco_fast::convolve")
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    images, _, rows, columns = x.shape
+    return torch.empty(
+        (images, len(weight), rows, columns),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
 
 
 def quantize(

@@ -23,7 +23,7 @@ from .anchors import (
 )
 from .clustering import kmeans, kmeans_init
 from .color import RGB_TO_XYZ, WHITE, XYZ_TO_RGB, lab_to_rgb, rgb_to_l
-from .convolutions import bias_act, quantize
+from .convolutions import bias_act, convolve, quantize
 from .superpixels import (
     EPSILON,
     associate,
@@ -66,6 +66,7 @@ __all__ = [
     "associate",
     "bias_act",
     "choose_anchors",
+    "convolve",
     "diverse_bins",
     "encoder",
     "kmeans",

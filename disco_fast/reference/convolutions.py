@@ -1,4 +1,4 @@
-"""What follows a convolution, and what comes before one in 8 bits."""
+"""A convolution and what follows it, and what comes before one in 8 bits."""
 
 from __future__ import annotations
 
@@ -43,6 +43,37 @@ def bias_act(
     layout = layout_of(x)
     out = torch.empty(value.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     return out.copy_(value)
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """A 3x3 convolution with a border of zeros, and what follows it as in `bias_act`.
+
+    Args:
+        x: [N,I,H,W], fp64, fp32, fp16 or bf16.
+        weight: [O,I,3,3] in the dtype of x.
+        bias: [O] added first, fp64 for fp64 and otherwise fp32; or None.
+        residual: like the result, added before the activation; or None.
+        slope: what negative values are multiplied by: 0 is a ReLU, 1 no activation.
+        scale: [O] like the bias, that the activated values are multiplied by; or None.
+        shift: [O] like the bias, added last; or None.
+
+    Returns:
+        [N,O,H,W] in the dtype of x, channels-last. Computed in fp64 for fp64, otherwise in fp32,
+        rounded once.
+    """
+    wide = wide_dtype(x.dtype)
+    product = F.conv2d(x.to(wide), weight.to(wide), padding=1)
+    residual = residual if residual is None else residual.to(wide)
+    value = bias_act(product, bias, residual, slope, scale, shift)
+    return value.to(x.dtype, memory_format=torch.channels_last)
 
 
 def quantize(

@@ -433,6 +433,63 @@ void test_tensor_cores() {
   emu::set_order(emu::Order::kAscending);
 }
 
+// ---- Matrices from shared memory, and copies to it.
+
+__global__ void deal(const uint16_t* rows, uint32_t* dealt) {
+  uint32_t words[4];
+  emu::load_matrices(words, rows + threadIdx.x * 8);
+  for (int i = 0; i < 4; ++i) dealt[threadIdx.x * 4 + i] = words[i];
+}
+
+void test_matrices() {
+  alignas(16) uint16_t rows[32 * 8];  // Of matrix i, row r: 64 * i + 8 * r and the seven after.
+  for (int i = 0; i < 32 * 8; ++i) rows[i] = uint16_t(i);
+  uint32_t dealt[kLane * 4];
+  expect_success(launch(1, kLane, 0, deal, rows, dealt), "matrices");
+  for (int lane = 0; lane < kLane; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t first = uint32_t(64 * i + lane / 4 * 8 + lane % 4 * 2);
+      expect(dealt[lane * 4 + i] == (first | (first + 1) << 16), "matrices");
+    }
+  }
+}
+
+// Two groups, of which the first is waited for, then both; and sixteen zeros.
+__global__ void copy_groups(const uint64_t* from, uint64_t* seen) {
+  uint64_t* shared = reinterpret_cast<uint64_t*>(emu::dynamic_shared_memory());
+  emu::copy_async(shared, from, 16);
+  emu::commit_copies();
+  emu::copy_async(shared + 2, from + 2, 16);
+  emu::copy_async(shared + 4, from, 0);
+  emu::commit_copies();
+  emu::wait_for_copies(1);
+  seen += blockIdx.x * 12;
+  for (int i = 0; i < 6; ++i) seen[i] = shared[i];
+  emu::wait_for_copies(0);
+  for (int i = 0; i < 6; ++i) seen[6 + i] = shared[i];
+  emu::copy_async(shared, from + 2, 16);  // Never waited for, nor seen in another block.
+}
+
+void test_copies() {
+  alignas(16) const uint64_t from[4] = {1, 2, 3, 4};
+  constexpr uint64_t kNothing = ~uint64_t(0);
+  for (emu::Order order : kOrders) {
+    emu::set_order(order);
+    uint64_t seen[2][12];
+    expect_success(launch(2, 1, 6 * sizeof(uint64_t), copy_groups, from, seen[0]), "copies");
+    const bool early = order == emu::Order::kAscending, late = order == emu::Order::kDescending;
+    for (const auto& block : seen) {
+      for (int i = 0; i < 6; ++i) {
+        const uint64_t copied = i < 4 ? uint64_t(i + 1) : 0;
+        if (i < 2 || early) expect(block[i] == copied, "a group waited for, or made early");
+        if (i >= 2 && late) expect(block[i] == kNothing, "a group on its way");
+        expect(block[6 + i] == copied, "copies");
+      }
+    }
+  }
+  emu::set_order(emu::Order::kAscending);
+}
+
 // ---- Errors. After each the next launch must work.
 
 __global__ void exit_before_barrier() {
@@ -854,6 +911,8 @@ int main(int count, char** arguments) {
   test_cooperative_grid();
   test_cooperative_limits();
   test_tensor_cores();
+  test_matrices();
+  test_copies();
   test_failures();
   test_endless_waits();
   test_refusals();

@@ -479,6 +479,63 @@ void bias_act_case(Element e, int64_t rows, int64_t channels, int64_t inner, int
   }
 }
 
+// What convolve makes of pixel and output `at` of [N, H, W, outputs], in plain sums.
+double convolved(const ConvolveArgs& a, const Bytes& x, const Bytes& weight, int64_t at) {
+  const int64_t output = at % a.outputs, column = at / a.outputs % a.columns;
+  const int64_t row = at / (a.outputs * a.columns) % a.rows;
+  const int64_t image = at / (a.outputs * a.columns * a.rows);
+  double sum = 0;
+  for (int64_t tap = 0; tap < 9; ++tap) {
+    const int64_t y = row + tap / 3 - 1, z = column + tap % 3 - 1;
+    if (y < 0 || y >= a.rows || z < 0 || z >= a.columns) continue;
+    for (int64_t input = 0; input < a.inputs; ++input) {
+      const int64_t from = ((image * a.rows + y) * a.columns + z) * a.inputs + input;
+      sum += get(x, a.element, size_t(from)) *
+             get(weight, a.element, size_t((output * 9 + tap) * a.inputs + input));
+    }
+  }
+  return sum;
+}
+
+// With the emulated GPU's tiles for many multiprocessors, and for few; there is no CPU kernel.
+void convolve_case(Element e, int64_t images, int64_t rows, int64_t columns, int64_t inputs,
+                   int64_t outputs) {
+  const size_t count = size_t(images * rows * columns);
+  const Bytes x = random_values(e, count * size_t(inputs), 17);
+  const Bytes weight = random_values(e, size_t(9 * inputs * outputs), 18);
+  const Bytes residual = random_values(e, count * size_t(outputs), 19);
+  const Bytes bias = random_values(Element::kFloat32, size_t(outputs), 20);
+  Bytes out(count * size_t(outputs) * size_of(e));
+  const ConvolveArgs args = {e,           images,      rows,        columns,       inputs,
+                             outputs,     0.25,        x.data(),    weight.data(), residual.data(),
+                             bias.data(), bias.data(), bias.data(), out.data()};
+  for (const auto order :
+       {emu::Order::kAscending, emu::Order::kDescending, emu::Order::kShuffled}) {
+    for (const int processors : {1, 1000}) {
+      std::fill(out.begin(), out.end(), 0xff);
+      emu::set_order(order);
+      emu::set_architecture(90);
+      emu::set_shared_memory_limit(kMuch);
+      emu::set_multiprocessors(processors);
+      bool good = launch_convolve(args, nullptr) == cudaSuccess;
+      for (size_t at = 0; at < count * size_t(outputs); ++at) {
+        const double row = get(bias, Element::kFloat32, at % size_t(outputs));
+        const double sum = convolved(args, x, weight, int64_t(at)) + row + get(residual, e, at);
+        const double right = sum * row + row;
+        good = good &&
+               std::abs(get(out, e, at) - right) <= right * (e == Element::kFloat16 ? 5e-4 : 4e-3);
+      }
+      if (good) continue;
+      ++failures;
+      std::printf("convolve: %d multiprocessors, order %d\n", processors, int(order));
+    }
+  }
+  emu::set_architecture(75);
+  if (launch_convolve(args, nullptr) == cudaErrorNoKernelImageForDevice) return;
+  ++failures;
+  std::printf("convolve: before compute capability 8.0\n");
+}
+
 void encoder_case(int64_t images, int64_t count, int64_t layers) {
   const size_t size = size_t(images * count * kTokenDim), n = size_t(layers * EncoderLayer::kSize);
   const Element e = Element::kFloat32;
@@ -550,6 +607,10 @@ int main(int count, char** arguments) {
   if (wanted("clusters")) {
     cluster_case(Element::kFloat32, 2, 800, 64, 3, 800);  // four tiles for three blocks
     cluster_case(Element::kFloat32, 1, 740, 64, 5, 4);    // three tiles, and empty clusters
+  }
+  if (wanted("convolutions")) {
+    convolve_case(Element::kBFloat16, 2, 3, 17, 72, 24);
+    convolve_case(Element::kFloat16, 1, 18, 6, 8, 72);
   }
   if (wanted("encoder")) {
     encoder_case(1, 9, 2);   // a block for each tile of 4 tokens

@@ -77,6 +77,26 @@ struct ThreadSet {
   }
 };
 
+constexpr int kMostCopies = 96;  // Of a thread on their way; one more, and the first is made.
+
+// Sixteen bytes on their way to shared memory.
+struct alignas(16) Sixteen {
+  unsigned char bytes[16];
+};
+struct Copy {
+  Sixteen* to;
+  const Sixteen* from;
+  int bytes;
+  int group;
+};
+
+// Watched: the accesses are the kernel's.
+void make(const Copy& copy) {
+  Sixteen value = {};
+  if (copy.bytes > 0) value = *copy.from;
+  *copy.to = value;
+}
+
 struct Thread {
   Fiber fiber;
   int number;
@@ -89,7 +109,10 @@ struct Thread {
   void (*act)(void* const* lanes);
   // Lanes that must all come to one place meet at the first to come, which stays until they part.
   Thread* host;
-  uint32_t guests;  // Those that have come to this lane, itself among them.
+  uint32_t guests;           // Those that have come to this lane, itself among them.
+  Copy copies[kMostCopies];  // Those not made yet, in order.
+  int copies_count;
+  int groups;  // Committed.
 };
 
 enum class Fault { kNone, kStuck, kAsleep, kMaskWithoutCaller, kMaskNamesExited, kMismatch };
@@ -120,6 +143,10 @@ class Machine {
   unsigned ballot(unsigned mask, bool vote);
   void together(void* mine, void (*act)(void* const* lanes));
   int lane() const;
+  void copy_async(const Copy& copy);
+  void commit_copies();
+  void wait_for_copies(int under_way);
+  void make_copies(int count);
   void sleep();
   unsigned char* shared_memory() const;
 
@@ -148,6 +175,7 @@ class Machine {
   void wait();
   void resume_next(Thread& self);
   int take_ready();
+  uint32_t next_random();
   void fail(Fault fault, int other);
   int warps() const;
   uint32_t lanes_of(int warp) const;
@@ -230,13 +258,18 @@ EMU_UNWATCHED int Machine::take_ready() {
   } else if (order_ == Order::kDescending) {
     thread = ready_.highest();
   } else {
-    random_ ^= random_ << 13;
-    random_ ^= random_ >> 17;
-    random_ ^= random_ << 5;
-    thread = ready_.next_after(random_ >> 8, random_ >> 16);
+    const uint32_t random = next_random();
+    thread = ready_.next_after(random >> 8, random >> 16);
   }
   ready_.remove(thread);
   return thread;
+}
+
+EMU_UNWATCHED uint32_t Machine::next_random() {
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 17;
+  random_ ^= random_ << 5;
+  return random_;
 }
 
 EMU_UNWATCHED void Machine::fail(Fault fault, int other) {
@@ -375,6 +408,34 @@ EMU_UNWATCHED void Machine::together(void* mine, void (*act)(void* const* lanes)
   meet(Word::kMma, ~0u);
 }
 
+// ---- Copies that go on while their thread does.
+
+EMU_UNWATCHED void Machine::copy_async(const Copy& copy) {
+  Thread& self = *running_;
+  const bool at_once =
+      order_ == Order::kAscending || (order_ == Order::kShuffled && next_random() >> 16 & 1);
+  if (at_once) return make(copy);
+  if (self.copies_count == kMostCopies) make_copies(1);
+  self.copies[self.copies_count++] = {copy.to, copy.from, copy.bytes, self.groups};
+}
+
+// The first `count` of the running thread's.
+EMU_UNWATCHED void Machine::make_copies(int count) {
+  Thread& self = *running_;
+  for (int i = 0; i < count; ++i) make(self.copies[i]);
+  self.copies_count -= count;
+  for (int i = 0; i < self.copies_count; ++i) self.copies[i] = self.copies[i + count];
+}
+
+EMU_UNWATCHED void Machine::commit_copies() { ++running_->groups; }
+
+EMU_UNWATCHED void Machine::wait_for_copies(int under_way) {
+  const Thread& self = *running_;
+  int count = 0;
+  while (count < self.copies_count && self.copies[count].group < self.groups - under_way) ++count;
+  make_copies(count);
+}
+
 // ---- Order for ThreadSanitizer. Whoever completes a barrier acts for all, while they wait: what a
 // thread does after the barrier cannot get into the order by being quick.
 
@@ -497,6 +558,9 @@ EMU_UNWATCHED void Machine::reset_block(uint3 block) {
   for (int warp = 0; warp < warps(); ++warp) {
     ready_.add(warp, lanes_of(warp));
     meeting_[warp] = 0;
+  }
+  for (int t = 0; t < count_; ++t) {
+    threads_[t].copies_count = threads_[t].groups = 0;
   }
   // Shared memory passes from the last block to this one, so they are in order here, and the memory
   // is filled between them.
@@ -785,6 +849,11 @@ EMU_UNWATCHED unsigned ballot(unsigned mask, bool vote) { return machine->ballot
 EMU_UNWATCHED void together(void* mine, void (*act)(void* const* lanes)) {
   machine->together(mine, act);
 }
+EMU_UNWATCHED void copy_async(void* to, const void* from, int bytes) {
+  machine->copy_async({static_cast<Sixteen*>(to), static_cast<const Sixteen*>(from), bytes, 0});
+}
+EMU_UNWATCHED void commit_copies() { machine->commit_copies(); }
+EMU_UNWATCHED void wait_for_copies(int under_way) { machine->wait_for_copies(under_way); }
 EMU_UNWATCHED int lane() { return machine->lane(); }
 EMU_UNWATCHED void sleep() { machine->sleep(); }
 

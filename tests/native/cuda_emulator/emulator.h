@@ -90,6 +90,12 @@ unsigned ballot(unsigned mask, bool vote);
 // the things of all.
 void together(void* mine, void (*act)(void* const* lanes));
 int lane();
+// cp.async.cg.shared.global of 16 bytes, of which `bytes` are copied and the others zero; its
+// groups are waited for. When a copy is made is open until then: at once with ascending threads, at
+// the latest with descending ones.
+void copy_async(void* to, const void* from, int bytes);
+void commit_copies();
+void wait_for_copies(int under_way);
 // Lets all others of the block go on first, and in a cooperative grid all other blocks.
 void sleep();
 

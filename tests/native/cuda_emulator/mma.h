@@ -1,6 +1,6 @@
 // The words of the tensor cores, which CUDA has as PTX only: a warp multiplies two small matrices,
 // of which each lane holds some elements, and adds the product to a third. Sums are exact here and
-// rounded once.
+// rounded once. And the word that brings such matrices from shared memory.
 #pragma once
 
 #include <bit>
@@ -60,6 +60,30 @@ EMU_UNWATCHED void multiply_matrices(void* const* lanes) {
 template <class Type, int kDepth>
 void mma(MmaLane& lane) {
   together(&lane, multiply_matrices<Type, kDepth>);
+}
+
+// A lane's part of ldmatrix: the row that it names, and what it gets of four matrices.
+struct MatrixLane {
+  struct alignas(16) Row {
+    uint32_t words[4];
+  } row;
+  uint32_t* to;
+};
+
+EMU_UNWATCHED inline void deal_matrices(void* const* lanes) {
+  MatrixLane* const* lane = reinterpret_cast<MatrixLane* const*>(lanes);
+  for (int l = 0; l < kWarpSize; ++l) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      lane[l]->to[matrix] = lane[matrix * 8 + l / 4]->row.words[l % 4];
+    }
+  }
+}
+
+// ldmatrix.sync.aligned.m8n8.x4.shared.b16. Called by all lanes of a warp, each of which reads the
+// row that it names.
+inline void load_matrices(uint32_t (&to)[4], const void* row) {
+  MatrixLane lane = {*static_cast<const MatrixLane::Row*>(row), to};
+  together(&lane, deal_matrices);
 }
 
 }  // namespace emu
