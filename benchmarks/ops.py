@@ -76,6 +76,8 @@ def cases(family: str, size: int, device: torch.device) -> Iterator[OpCase]:
         for images, fold in itertools.product((few, many) if gpu else (), (1, 2, 4, 8)):
             side, channels = size // fold, 64 * fold
             yield ConvolutionCase(images, channels, channels, side, side).ops()[0]
+        for images in (few, many) if gpu else ():
+            yield ConvolutionCase(images, 16, 16, size, size, torch.float32).ops()[0]
     else:
         for side in (1024, 4096) if gpu else (size,):
             yield from ColorCase(1, side, side).ops()

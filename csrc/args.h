@@ -145,9 +145,9 @@ struct BiasActArgs {
 
 // A 3x3 convolution with a border of one zero, and what follows it, as above.
 struct ConvolveArgs {
-  Element element;                // kFloat16 or kBFloat16
+  Element element;                // but kFloat64; kFloat32 is multiplied as TF32
   int64_t images, rows, columns;  // of x and of the result
-  int64_t inputs, outputs;        // channels, multiples of 8
+  int64_t inputs, outputs;        // channels, of 16 bytes or a multiple
   double slope;
   const void* x;                     // [N, H, W, inputs], 16-byte aligned as all below
   const void* weight;                // [outputs, 3, 3, inputs]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from disco_fast import ops
 
-DTYPES = (torch.bfloat16, torch.float16)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # N, I, O, H, W: fewer inputs, outputs and pixels than a block takes at a time, as many, and more.
 SHAPES = (
     (1, 8, 8, 3, 5),
@@ -20,6 +20,7 @@ SHAPES = (
     (1, 72, 24, 9, 17),
     (1, 136, 72, 20, 7),
     (2, 40, 136, 17, 33),
+    (1, 48, 16, 19, 18),
 )
 MANY, FEW = 1000, 1  # multiprocessors, so that small tiles are chosen, and large ones
 
@@ -38,12 +39,20 @@ def arguments(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
     return x, weight, normal(outputs), residual, normal(outputs), normal(outputs)
 
 
+def rounded(x: Tensor) -> Tensor:
+    """In fp64; of fp32 the nearest that has 11 bits, halves away from zero."""
+    if x.dtype != torch.float32:
+        return x.double()
+    fraction, exponent = torch.frexp(x.double())
+    return torch.ldexp((fraction.abs() * 2**11 + 0.5).floor() * fraction.sign(), exponent - 11)
+
+
 def expected(
     x: Tensor, weight: Tensor, *rows: Tensor | None, residual: Tensor | None, module: nn.Module
 ) -> Tensor:
     """By the modules one after the other."""
     bias, scale, shift = (None if row is None else row.double()[:, None, None] for row in rows)
-    value = torch.conv2d(x.double(), weight.double(), padding=1)
+    value = torch.conv2d(rounded(x), rounded(weight), padding=1)
     value = value if bias is None else value + bias
     value = module(value if residual is None else value + residual)
     value = value if scale is None else value * scale
@@ -54,7 +63,7 @@ def check(found: Tensor, right: Tensor, dtype: torch.dtype) -> None:
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
     # The result is rounded once. Before, a thousand products are added in fp32.
-    half_a_unit = {torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
+    half_a_unit = {torch.bfloat16: 2**-8, torch.float16: 2**-11}.get(dtype, 0)
     bounds = {"rtol": 1.001 * half_a_unit, "atol": 1e-5}
     torch.testing.assert_close(found.double(), right, **bounds)
 
@@ -133,8 +142,9 @@ WEIGHT = torch.ones(16, 8, 3, 3, dtype=torch.float16)
     ("change", "message"),
     [
         ({"x": HALF[0]}, r"convolve: expected x \[N,I,H,W\]"),
-        ({"x": HALF[:, :6]}, r"convolve: expected x \[N,I,H,W\] in fp16 or bf16, I a multiple"),
-        ({"x": HALF.float()}, r"convolve: expected x \[N,I,H,W\] in fp16 or bf16"),
+        ({"x": HALF[:, :6]}, r"convolve: expected x \[N,I,H,W\] .* I a multiple of 16 bytes"),
+        ({"x": HALF.double()}, r"convolve: expected x \[N,I,H,W\] in fp32, fp16 or bf16"),
+        ({"x": HALF.float()}, r"convolve: expected weight \[O,8,3,3\] in torch.float32"),
         ({"x": HALF.to(torch.int64)}, "convolve: expected x floating"),
         ({"weight": WEIGHT[:, :4]}, r"convolve: expected weight \[O,8,3,3\]"),
         ({"weight": WEIGHT[:12]}, r"convolve: expected weight \[O,8,3,3\] .* O a multiple of 8"),

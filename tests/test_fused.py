@@ -24,8 +24,10 @@ from disco_fast.engine.fused import (
     FusedSPixNet,
     FusedSum,
     FusedUpBlock,
+    align_channels,
     fuse_convolutions,
 )
+from disco_fast.engine.precision import InFormat, set_formats
 from disco_fast.engine.prepared import ALIGNED_LEAD, REWRITES, PreparedDISCO
 
 # fp32 rounding behind up to 30 layers; values are of the order of 1.
@@ -99,6 +101,31 @@ def test_a_lead_of_eight_channels_is_one_of_one(network: DISCO):
     assert expected.ab.abs().max() > 100 * ROUNDING
 
 
+def test_aligned_channels_change_nothing(network: DISCO):
+    plain, aligned = (network.alike(network.state_dict()).eval() for _ in range(2))
+    for prepared in (plain, aligned):
+        for rewrite in (fold_spectral_norm, fold_batch_norm, merge_upsampling):
+            rewrite(prepared)
+        fuse_convolutions(prepared)
+        set_formats(prepared, "bf16")
+    align_channels(aligned)
+    firsts = [aligned.segnet[0].network.conv0a[0].weight.shape[1]]
+    if isinstance(aligned.repnet, InFormat):
+        firsts.append(aligned.repnet.network.conv1_2[0].weight.shape[1])
+    assert firsts == [4, 8][: len(firsts)]
+    assert len(aligned.enhanceNet.network.outConv[0].weight) == 8
+    generator = torch.Generator().manual_seed(0)
+    gray = torch.rand(2, 1, 64, 96, generator=generator) - 0.5
+    pixels = torch.randn(2, 65, 64, 96, generator=generator)
+    with torch.inference_mode():
+        for part, x in (("segnet", gray), ("repnet", gray), ("enhanceNet", pixels)):
+            expected, got = (which.get_submodule(part)(x).float() for which in (plain, aligned))
+            assert got.shape == expected.shape
+            # The same sums in another order, which may be rounded to bf16 the other way each time.
+            spread = expected.std()
+            assert (got - expected).square().mean().sqrt() < 2**-7 * spread, part
+
+
 def test_one_kernel_is_the_convolution_and_its_pass(emulated_gpu: ModuleType):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -125,13 +152,20 @@ def test_one_kernel_is_the_convolution_and_its_pass(emulated_gpu: ModuleType):
 def test_most_convolutions_of_the_published_network_fit_one_kernel():
     network = unpacked(random_network(1.0))
     spread_lead(network.enhanceNet.network, ALIGNED_LEAD)
-    fuse_convolutions(network.to(torch.bfloat16))
-    convolutions = [m for m in network.modules() if isinstance(m, FusedConvolution)]
-    unfit = [m.weight.shape for m in convolutions if not m.fits]
-    assert len(convolutions) == 73
-    # Strides and upsampling: five of the backbone and RefineNet each, and SPixNet's eight; one and
-    # 12 logits, two channels of color.
-    assert len(unfit) == 5 + 5 + 4 + 4 + 2 + 1 + 1
+    fuse_convolutions(network)
+    convolutions = {
+        part: [m for m in network.get_submodule(part).modules() if isinstance(m, FusedConvolution)]
+        for part in PARTS
+    }
+    assert not any(m.fits for modules in convolutions.values() for m in modules)  # fp32 is exact
+    for part in ("repnet", "enhanceNet"):
+        network.get_submodule(part).to(torch.bfloat16)
+    for module in convolutions["segnet"]:
+        module.tf32 = True
+    unfit = {part: sum(not m.fits for m in modules) for part, modules in convolutions.items()}
+    # Strides of 2, upsampling, one input, two outputs.
+    assert unfit == {"segnet": 4 + 4 + 1, "repnet": 3 + 3 + 1, "enhanceNet": 2 + 2 + 1}
+    assert sum(map(len, convolutions.values())) - sum(unfit.values()) == 52
 
 
 def test_formats_change_weights_alone():
@@ -176,7 +210,7 @@ def test_cuda_engine_tries_one_kernel_out_and_keeps_its_colors():
         [len(m._at_once) for m in engine.network.modules() if isinstance(m, FusedConvolution)]
         for engine in engines
     ]
-    assert sum(tried[0]) == 42
+    assert sum(tried[0]) == 55  # with the three whose channels are aligned
     assert sum(tried[1]) == 0
     # As far apart as two roundings of the features in bf16, which may move an anchor.
     assert (colors[0] - colors[1]).abs().mean() < 0.01

@@ -7,7 +7,7 @@ namespace {
 template <class Tile>
 dim3 blocks_of(const ConvolveArgs& args) {
   const int64_t columns = ceil_div(args.columns, Tile::kColumns);
-  return dim3(unsigned(columns * ceil_div(args.outputs, kOutputs)),
+  return dim3(unsigned(columns * ceil_div(args.outputs, Tile::kOutputs)),
               unsigned(ceil_div(args.rows, Tile::kRows)), unsigned(args.images));
 }
 
@@ -35,6 +35,7 @@ cudaError_t launch_tile(const ConvolveArgs& args, cudaStream_t stream) {
 
 template <class T>
 cudaError_t launch_element(const ConvolveArgs& args, cudaStream_t stream) {
+  if (args.outputs <= NarrowTile::kOutputs) return launch_tile<T, NarrowTile>(args, stream);
   bool small = false;
   const cudaError_t error = suits_small(args, &small);
   if (error != cudaSuccess) return error;
@@ -57,6 +58,8 @@ cudaError_t launch_convolve(const ConvolveArgs& args, cudaStream_t stream) {
       return launch_element<__nv_bfloat16>(args, stream);
     case Element::kFloat16:
       return launch_element<__half>(args, stream);
+    case Element::kFloat32:
+      return launch_element<float>(args, stream);
     default:
       return cudaErrorInvalidValue;
   }

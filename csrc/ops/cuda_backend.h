@@ -137,12 +137,14 @@ inline Tensor convolve(const Tensor& x, const Tensor& weight, const std::optiona
   const auto here = [&](const std::optional<Tensor>& other) { return other ? *other : x; };
   check_one_device("convolve", x, weight, here(bias), here(residual), here(scale), here(shift));
   const ScalarType type = x.scalar_type();
-  DISCO_FAST_CHECK(x.dim() == 4 && x.numel() > 0 && x.element_size() == 2 && x.size(1) % 8 == 0,
-                   "convolve: x must be [N,I,H,W] in fp16 or bf16, I a multiple of 8");
-  DISCO_FAST_CHECK(weight.dim() == 4 && weight.scalar_type() == type && weight.size(0) % 8 == 0 &&
-                       weight.size(0) > 0 && weight.size(1) == x.size(1) && weight.size(2) == 3 &&
-                       weight.size(3) == 3,
-                   "convolve: weight must be [O,I,3,3] like x, O a multiple of 8");
+  DISCO_FAST_CHECK(x.dim() == 4 && x.numel() > 0 && x.element_size() <= 4,
+                   "convolve: x must be [N,I,H,W] in fp32, fp16 or bf16");
+  const int64_t piece = 16 / x.element_size();
+  DISCO_FAST_CHECK(weight.dim() == 4 && weight.scalar_type() == type && weight.size(0) > 0 &&
+                       weight.size(1) == x.size(1) && weight.size(2) == 3 && weight.size(3) == 3,
+                   "convolve: weight must be [O,I,3,3] like x");
+  DISCO_FAST_CHECK(x.size(1) % piece == 0 && weight.size(0) % piece == 0,
+                   "convolve: I and O must be multiples of ", piece);
   const int64_t n = x.size(0), outputs = weight.size(0), height = x.size(2), width = x.size(3);
   bool equal = !residual || (residual->dim() == 4 && residual->scalar_type() == type);
   for (int i = 0; residual && equal && i < 4; ++i) {

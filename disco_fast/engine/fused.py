@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..model import DISCO
 from ..model.backbone import Backbone
 from ..model.efficientnet import InvertedResidual
 from ..model.refinenet import ResidualBlock
 from ..model.spixnet import SPixNet
 from .between import Between
 from .convolutions import Convolution, MergedUpBlock
+from .precision import InFormat
 from .search import is_faster, is_time_to_search
 
 _ALIGNED_CANDIDATES = 12  # channels of the logits: 48 bytes, which neither cuDNN nor a load splits
@@ -85,9 +87,11 @@ class FusedConvolution(nn.Module):
         """Whether `at_once` can do it."""
         same = ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)  # a border of one, nothing else
         outputs, inputs, *sides = self.weight.shape
-        halves = self.weight.dtype in (torch.float16, torch.bfloat16)
-        aligned = outputs % 8 == 0 and inputs % 8 == 0
-        return halves and aligned and sides == [3, 3] and self._geometry == same
+        rounded = self.weight.dtype in (torch.float16, torch.bfloat16)
+        rounded |= self.weight.dtype == torch.float32 and self.tf32
+        piece = 16 // self.weight.element_size()
+        aligned = outputs % piece == 0 and inputs % piece == 0
+        return rounded and aligned and sides == [3, 3] and self._geometry == same
 
     def _prefers_one_kernel(self, x: Tensor, residual: Tensor | None) -> bool:
         unknown = self.searches and x.shape not in self._at_once and self.fits
@@ -115,12 +119,33 @@ class FusedConvolution(nn.Module):
             return x
         return ops.bias_act(x, self._bias, residual, self.slope, self._scale, self._shift, lead)
 
+    def widen(self, inputs: int, outputs: int) -> None:
+        """Take `inputs` channels and make `outputs`; what is added to the weights is zero."""
+        more = outputs - self.weight.shape[0], inputs - self.weight.shape[1]
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, more[1], 0, more[0]))
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        for name in ("_bias", "_scale", "_shift"):
+            row = getattr(self, name)
+            setattr(self, name, None if row is None else F.pad(row, (0, more[0])))
+
     def give_bias(self, channels: int) -> Tensor | None:
         """Leave adding the bias to the caller, and make `channels` channels, with zeros behind."""
         bias, self._bias = self._bias, None
-        more = channels - len(self.weight)
-        self.weight = nn.Parameter(F.pad(self.weight, (0, 0) * 3 + (0, more)), requires_grad=False)
+        self.widen(self.weight.shape[1], channels)
         return bias
+
+
+class FirstChannels(nn.Module):
+    """The first channels of a map, which are the result where a convolution makes more."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self._channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] to [N,channels,H,W]."""
+        return x[:, : self._channels]
 
 
 class FusedSum(nn.Module):
@@ -207,6 +232,30 @@ def _activate(convolution: nn.Module) -> None:
     """Have a convolution end in a ReLU. In place."""
     assert isinstance(convolution, FusedConvolution)
     convolution.slope = 0.0
+
+
+def align_channels(network: DISCO) -> None:
+    """Have fused convolutions in their formats move whole packs of 16 bytes. In place.
+
+    SPixNet and the published backbone get lightness repeated to four and eight channels, and
+    weights of zero ignore the copies. RefineNet's last convolution makes eight channels, of which
+    two are the colors.
+    """
+    for network_in_format, first, inputs in (
+        (network.segnet[0], "conv0a.0", 4),  # fp32
+        (network.repnet, "conv1_2.0", 8),
+    ):
+        if isinstance(network_in_format, InFormat):
+            network_in_format.repeats = inputs
+            convolution = network_in_format.network.get_submodule(first)
+            assert isinstance(convolution, FusedConvolution)
+            convolution.widen(inputs, len(convolution.weight))
+    refinenet = network.enhanceNet.get_submodule("network")
+    last = refinenet.get_submodule("outConv")
+    assert isinstance(last, FusedConvolution)
+    outputs, inputs = last.weight.shape[:2]
+    last.widen(inputs, 8)
+    refinenet.outConv = nn.Sequential(last, FirstChannels(outputs))
 
 
 def fuse_convolutions(network: nn.Module) -> None:

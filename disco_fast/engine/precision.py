@@ -77,6 +77,9 @@ class InFormat(nn.Module):
         precision: as `resolve` gives it.
         layout: of weights and activations.
         widens: whether the output is fp32; else it is as the network gives it.
+
+    Attributes:
+        repeats: how many channels the network takes in place of one.
     """
 
     def __init__(
@@ -88,11 +91,17 @@ class InFormat(nn.Module):
     ):
         super().__init__()
         self.dtype, self.layout, self._widens = DTYPES[precision], layout, widens
+        self.repeats = 1
         network.to(memory_format=layout)  # type: ignore[call-overload]
         self.network = network.to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,C,H,W] fp32 to fp32, or to the dtype of the network's output."""
+        """[N,C,H,W] fp32 to fp32, or to the dtype of the network's output.
+
+        A single channel is repeated `repeats` times.
+        """
+        if self.repeats > 1:
+            x = x.expand(-1, self.repeats, -1, -1)
         result = self.network(x.to(self.dtype, memory_format=self.layout))
         return result.float() if self._widens else result
 

@@ -25,7 +25,7 @@ from .convolutions import (
     spread_lead,
     widen_kernels,
 )
-from .fused import FusedConvolution, fuse_convolutions
+from .fused import FusedConvolution, align_channels, fuse_convolutions
 from .graphs import capture_streams, captures_here, keep
 from .int8 import Int8Convolution, convolve_in_int8
 from .precision import DTYPES, set_formats
@@ -36,7 +36,7 @@ REWRITES = {
     "standardization": "of EfficientNet's scales; the projections after it do its work",
     "padding": "a convolution does the padding before it, with zeros in its kernel",
     "upsampling": "it and the convolution after it are one transposed convolution",
-    "alignment": "on a GPU, RefineNet's 65 channels are 72, so that pixels start at 16 bytes",
+    "alignment": "on a GPU, there are as many channels as make packs of 16 bytes, some of zeros",
     "fusing": "on a GPU, what follows a convolution is one pass over its result",
     "one kernel": "on a GPU, a convolution and that pass, where this is found to be faster",
     "anchor projection": "only the anchors go through the 313-way projection",
@@ -108,6 +108,9 @@ class PreparedDISCO(DISCO):
             convolve_in_int8(self, network.ranges or {})
             self._widen_features()
         set_formats(self, precision)
+        fused = torch.device(device).type == "cuda" and "fusing" in self._rewrites
+        if fused and "alignment" in self._rewrites and precision != "fp32":
+            align_channels(self)  # in fp32 nothing takes packs
         if "packing" in self._rewrites:
             pack_convolutions(self)  # needs every convolution in its final format
         shared = {tensor.data_ptr() for tensor in given.values()}

@@ -116,8 +116,9 @@ def convolve(
     On CPU tensors the specification computes it: oneDNN has such convolutions itself.
 
     Args:
-        x: [N,I,H,W], fp16 or bf16, I a multiple of 8; channels-last is read in place.
-        weight: [O,I,3,3] in the dtype of x, O a multiple of 8; channels-last is read in place.
+        x: [N,I,H,W], fp16 or bf16, I a multiple of 8; or fp32, I a multiple of 4, multiplied in
+            TF32. Channels-last is read in place.
+        weight: [O,I,3,3] in the dtype of x, O a multiple like I; channels-last is read in place.
         bias: [O] fp32, added first; or None.
         residual: [N,O,H,W] in the dtype of x, added before the activation; or None.
         slope: what negative values are multiplied by, finite: 0 is a ReLU, 1 no activation.
@@ -135,15 +136,14 @@ def convolve(
     given = {name: row for name, row in rows.items() if row is not None}
     others = {"weight": weight, **given, **({} if residual is None else {"residual": residual})}
     check_floating("convolve", x=x, **others)
-    halves = (torch.float16, torch.bfloat16)
-    if x.dim() != 4 or 0 in x.shape or x.shape[1] % 8 or x.dtype not in halves:
-        refuse(
-            "convolve", "x [N,I,H,W] in fp16 or bf16, I a multiple of 8, none of them 0", _kind(x)
-        )
+    piece = 16 // x.element_size()  # channels in 16 bytes
+    if x.dim() != 4 or 0 in x.shape or x.shape[1] % piece or x.dtype == torch.float64:
+        expected = "x [N,I,H,W] in fp32, fp16 or bf16, I a multiple of 16 bytes, none of them 0"
+        refuse("convolve", expected, _kind(x))
     outputs = len(weight) if weight.dim() else 0
-    fits = tuple(weight.shape) == (outputs, x.shape[1], 3, 3) and outputs and outputs % 8 == 0
+    fits = tuple(weight.shape) == (outputs, x.shape[1], 3, 3) and outputs and outputs % piece == 0
     if not fits or weight.dtype != x.dtype:
-        expected = f"weight [O,{x.shape[1]},3,3] in {x.dtype} like x, O a multiple of 8"
+        expected = f"weight [O,{x.shape[1]},3,3] in {x.dtype} like x, O a multiple of {piece}"
         refuse("convolve", expected, _kind(weight))
     shape = (x.shape[0], outputs, *x.shape[2:])
     for name, row in given.items():

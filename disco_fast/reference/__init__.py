@@ -23,7 +23,7 @@ from .anchors import (
 )
 from .clustering import kmeans, kmeans_init
 from .color import RGB_TO_XYZ, WHITE, XYZ_TO_RGB, lab_to_rgb, rgb_to_l
-from .convolutions import bias_act, convolve, quantize
+from .convolutions import bias_act, convolve, quantize, round_to_tf32
 from .superpixels import (
     EPSILON,
     associate,
@@ -78,6 +78,7 @@ __all__ = [
     "pack_encoder",
     "quantize",
     "rgb_to_l",
+    "round_to_tf32",
     "select_anchors",
     "sp_aggregate",
     "sp_correlate",

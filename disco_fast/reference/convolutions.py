@@ -45,6 +45,16 @@ def bias_act(
     return out.copy_(value)
 
 
+def round_to_tf32(x: Tensor) -> Tensor:
+    """fp32 with 10 bits behind the first, the nearest such; halves away from zero.
+
+    Args:
+        x: fp32, any shape.
+    """
+    bits = x.contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
 def convolve(
     x: Tensor,
     weight: Tensor,
@@ -57,8 +67,8 @@ def convolve(
     """A 3x3 convolution with a border of zeros, and what follows it as in `bias_act`.
 
     Args:
-        x: [N,I,H,W], fp64, fp32, fp16 or bf16.
-        weight: [O,I,3,3] in the dtype of x.
+        x: [N,I,H,W], fp64, fp32, fp16 or bf16; fp32 is rounded to TF32.
+        weight: [O,I,3,3] in the dtype of x, and rounded like it.
         bias: [O] added first, fp64 for fp64 and otherwise fp32; or None.
         residual: like the result, added before the activation; or None.
         slope: what negative values are multiplied by: 0 is a ReLU, 1 no activation.
@@ -70,6 +80,8 @@ def convolve(
         rounded once.
     """
     wide = wide_dtype(x.dtype)
+    if x.dtype == torch.float32:
+        x, weight = round_to_tf32(x), round_to_tf32(weight)
     product = F.conv2d(x.to(wide), weight.to(wide), padding=1)
     residual = residual if residual is None else residual.to(wide)
     value = bias_act(product, bias, residual, slope, scale, shift)

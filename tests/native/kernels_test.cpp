@@ -509,6 +509,7 @@ void convolve_case(Element e, int64_t images, int64_t rows, int64_t columns, int
   const ConvolveArgs args = {e,           images,      rows,        columns,       inputs,
                              outputs,     0.25,        x.data(),    weight.data(), residual.data(),
                              bias.data(), bias.data(), bias.data(), out.data()};
+  const double tolerance = e == Element::kFloat32 ? 1e-6 : e == Element::kFloat16 ? 5e-4 : 4e-3;
   for (const auto order :
        {emu::Order::kAscending, emu::Order::kDescending, emu::Order::kShuffled}) {
     for (const int processors : {1, 1000}) {
@@ -522,8 +523,7 @@ void convolve_case(Element e, int64_t images, int64_t rows, int64_t columns, int
         const double row = get(bias, Element::kFloat32, at % size_t(outputs));
         const double sum = convolved(args, x, weight, int64_t(at)) + row + get(residual, e, at);
         const double right = sum * row + row;
-        good = good &&
-               std::abs(get(out, e, at) - right) <= right * (e == Element::kFloat16 ? 5e-4 : 4e-3);
+        good = good && std::abs(get(out, e, at) - right) <= right * tolerance;
       }
       if (good) continue;
       ++failures;
@@ -611,6 +611,8 @@ int main(int count, char** arguments) {
   if (wanted("convolutions")) {
     convolve_case(Element::kBFloat16, 2, 3, 17, 72, 24);
     convolve_case(Element::kFloat16, 1, 18, 6, 8, 72);
+    convolve_case(Element::kFloat32, 1, 5, 18, 20, 68);
+    convolve_case(Element::kFloat32, 2, 18, 3, 4, 12);
   }
   if (wanted("encoder")) {
     encoder_case(1, 9, 2);   // a block for each tile of 4 tokens
