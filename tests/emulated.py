@@ -127,3 +127,13 @@ def multiprocessors(count: int) -> Iterator[None]:
         yield
     finally:
         library()._set_multiprocessors(4)
+
+
+@contextmanager
+def architecture(capability: int) -> Iterator[None]:
+    """The kernels' code is for that compute capability, as in 75."""
+    library()._set_architecture(capability)
+    try:
+        yield
+    finally:
+        library()._set_architecture(90)

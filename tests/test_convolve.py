@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from disco_fast import ops
+from disco_fast.engine.fused import has_convolve
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # N, I, O, H, W: fewer inputs, outputs and pixels than a block takes at a time, as many, and more.
@@ -107,6 +108,14 @@ def test_no_order_of_threads_and_copies_changes_a_bit(
         right = emulated_gpu.convolve(x, *rest)
         with emulated.thread_order(order):
             assert torch.equal(emulated_gpu.convolve(x, *rest), right)
+
+
+def test_a_gpu_without_tensor_cores_is_told_from_one_that_has_them(emulated_gpu: ModuleType):
+    assert has_convolve(torch.device("cpu"))
+    with emulated.architecture(75):
+        assert not has_convolve(torch.device("cpu"))
+        with pytest.raises(RuntimeError, match=r"convolve: .*DISCO_FAST_CUDA_ARCHS"):
+            emulated_gpu.convolve(HALF, WEIGHT, None, None, 0.0)
 
 
 def test_any_layout_is_read(backend: ModuleType):

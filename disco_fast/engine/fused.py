@@ -25,6 +25,7 @@ from .convolutions import Convolution, MergedUpBlock
 from .precision import InFormat
 from .search import is_faster, is_time_to_search
 
+_LEAST_CONVOLUTION = (1, 8, 1, 1), (8, 8, 3, 3)  # input and weight
 _ALIGNED_CANDIDATES = 12  # channels of the logits: 48 bytes, which neither cuDNN nor a load splits
 
 
@@ -232,6 +233,18 @@ def _activate(convolution: nn.Module) -> None:
     """Have a convolution end in a ReLU. In place."""
     assert isinstance(convolution, FusedConvolution)
     convolution.slope = 0.0
+
+
+def has_convolve(device: torch.device) -> bool:
+    """Whether a GPU can run `ops.convolve`: some are too old, and so may be the library's code."""
+    x, weight = (
+        torch.zeros(shape, dtype=torch.bfloat16, device=device) for shape in _LEAST_CONVOLUTION
+    )
+    try:
+        ops.convolve(x, weight, None, None, 0.0)
+    except RuntimeError:
+        return False
+    return True
 
 
 def align_channels(network: DISCO) -> None:

@@ -25,7 +25,7 @@ from .convolutions import (
     spread_lead,
     widen_kernels,
 )
-from .fused import FusedConvolution, align_channels, fuse_convolutions
+from .fused import FusedConvolution, align_channels, fuse_convolutions, has_convolve
 from .graphs import capture_streams, captures_here, keep
 from .int8 import Int8Convolution, convolve_in_int8
 from .precision import DTYPES, set_formats
@@ -139,10 +139,10 @@ class PreparedDISCO(DISCO):
         if "fusing" not in self._rewrites:
             return
         fuse_convolutions(self)
-        tensor_cores = torch.cuda.get_device_capability(self.mid_word_prj.weight.device) >= (8, 0)
+        searches = "one kernel" in self._rewrites and has_convolve(self.mid_word_prj.weight.device)
         for module in self.modules():
             if isinstance(module, FusedConvolution):
-                module.searches = tensor_cores and "one kernel" in self._rewrites
+                module.searches = searches
         # SPixNet stays fp32; where the features are rounded more, tensor cores may multiply it.
         for module in self.segnet.modules():
             if isinstance(module, FusedConvolution):
