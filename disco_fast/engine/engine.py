@@ -89,7 +89,7 @@ class Engine(nn.Module):
         with settled(self.device):
             # Within a capture of the caller's own, the steps become part of that.
             if self.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-                return self.network(gray, n_anchors, kmeans_init, variants, seed, offset).ab
+                return self.network.chroma(gray, n_anchors, kmeans_init, variants, seed, offset)
             given = {"kmeans_init": kmeans_init, "offset": offset}
             extra = {name: tensor for name, tensor in given.items() if tensor is not None}
             inputs = (gray, *extra.values())
@@ -153,9 +153,9 @@ class Engine(nn.Module):
     ) -> Tensor:
         """What is replayed: the result for the image, and further inputs by these names."""
         named = dict(zip(extra, inputs[1:], strict=True))
-        return self.network(
+        return self.network.chroma(
             inputs[0], n_anchors=n_anchors, variants=variants, seed=seed, **named
-        ).ab
+        )
 
     @property
     def launching(self) -> str:

@@ -189,10 +189,12 @@ class PreparedDISCO(DISCO):
         anchors = self.ops.select_anchors(labels, sizes, n_anchors)
         return anchors, self.colors(color_tokens, anchors, variants, offset), None
 
-    def _embed(self, tokens: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor, anchors: Tensor, bins: Tensor) -> Tensor:
         if "color look-up" not in self._rewrites:
-            return super()._embed(tokens, mask, label)
-        return F.linear(tokens, self._of_token) + mask * self._of_bin[label]
+            return super()._embed(tokens, anchors, bins)
+        colors = self._of_bin[bins]
+        place = anchors[..., None].expand_as(colors)
+        return F.linear(tokens, self._of_token).scatter_add_(1, place, colors)
 
     def _guided_logits(self, guided_tokens: Tensor, rows: int) -> Tensor | None:
         if "guided logits" not in self._rewrites:

@@ -116,14 +116,10 @@ class Generated:
     """The second half, which depends on the anchors too: M colorings.
 
     Attributes:
-        anchor_mask: [M,P,1], one at anchors.
-        anchor_label: [M,P] int64, their bins; zero elsewhere.
         guided_tokens: [M,P,64].
         ab: [M,2,H,W], ab/110 in -1..1.
     """
 
-    anchor_mask: Tensor
-    anchor_label: Tensor
     guided_tokens: Tensor
     ab: Tensor
 
@@ -202,14 +198,11 @@ class DISCO(nn.Module):
         Raises:
             ValueError: naming the argument that does not fit.
         """
-        self._check(gray, n_anchors, kmeans_init, variants)
-        superpixels = self.superpixels(gray)
-        placed = self.place(superpixels, n_anchors, kmeans_init, variants, seed, offset)
-        anchors, logits = placed.index, placed.color_logits
-        chosen = anchors if variants == 1 else anchors.repeat_interleave(variants, dim=0)
-        generated = self.generate(gray, superpixels, chosen, placed.bins.flatten(0, 1))
-        rows = superpixels.pooled.shape[2]
-        mask, label = generated.anchor_mask, generated.anchor_label
+        settings = n_anchors, kmeans_init, variants, seed, offset
+        superpixels, placed, generated = self._colorize(gray, *settings)
+        logits, rows = placed.color_logits, superpixels.pooled.shape[2]
+        anchors = _for_variants(placed.index, variants)
+        mask, label = self._hints(placed.bins.flatten(0, 1), anchors, placed.labels.shape[1])
         return DISCOOutput(
             association=superpixels.association,
             pooled=superpixels.pooled,
@@ -219,13 +212,43 @@ class DISCO(nn.Module):
             color_logits=None if logits is None else _as_map(logits, rows),
             kmeans_labels=placed.labels,
             kmeans_centers=placed.centers,
-            anchor_index=anchors,
+            anchor_index=placed.index,
             anchor_mask=_as_map(mask, rows),
             anchor_colors=_as_map(mask * self._bin_centers[label] / AB_SCALE, rows),
             guided_tokens=generated.guided_tokens,
             guided_logits=self._guided_logits(generated.guided_tokens, rows),
             ab=generated.ab,
         )
+
+    def chroma(
+        self,
+        gray: Tensor,
+        n_anchors: int = 8,
+        kmeans_init: Tensor | None = None,
+        variants: int = 1,
+        seed: int = 0,
+        offset: Tensor | None = None,
+    ) -> Tensor:
+        """Only the result, `DISCOOutput.ab`, and only what it needs.
+
+        Args and errors: as `forward`.
+        """
+        return self._colorize(gray, n_anchors, kmeans_init, variants, seed, offset)[2].ab
+
+    def _colorize(
+        self,
+        gray: Tensor,
+        n_anchors: int,
+        kmeans_init: Tensor | None,
+        variants: int,
+        seed: int,
+        offset: Tensor | None,
+    ) -> tuple[Superpixels, Placed, Generated]:
+        self._check(gray, n_anchors, kmeans_init, variants)
+        superpixels = self.superpixels(gray)
+        placed = self.place(superpixels, n_anchors, kmeans_init, variants, seed, offset)
+        anchors, bins = _for_variants(placed.index, variants), placed.bins.flatten(0, 1)
+        return superpixels, placed, self.generate(gray, superpixels, anchors, bins)
 
     def alike(self, state: dict[str, Tensor]) -> DISCO:
         """A network of the same kind with other weights, see `assemble`."""
@@ -304,20 +327,14 @@ class DISCO(nn.Module):
             bins: [M,K] int64, their colors.
         """
         variants = len(bins) // len(gray)
-
-        def repeat(x: Tensor) -> Tensor:
-            return x if variants == 1 else x.repeat_interleave(variants, dim=0)
-
-        mask, label, guided = self.guide(
-            repeat(superpixels.tokens), superpixels.position, anchors, bins
-        )
+        tokens = _for_variants(superpixels.tokens, variants)
+        guided = self.guide(tokens, superpixels.position, anchors, bins)
+        association = _for_variants(superpixels.association, variants)
         guided_map = _as_map(guided, superpixels.pooled.shape[2])
-        pixels = self._spread(guided_map, repeat(superpixels.association), repeat(gray))
-        return Generated(mask, label, guided, self.enhanceNet(pixels))
+        pixels = self._spread(guided_map, association, _for_variants(gray, variants))
+        return Generated(guided, self.enhanceNet(pixels))
 
-    def guide(
-        self, tokens: Tensor, position: Tensor, anchors: Tensor, bins: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def guide(self, tokens: Tensor, position: Tensor, anchors: Tensor, bins: Tensor) -> Tensor:
         """The color generator: what every superpixel makes of the anchors' colors.
 
         Args:
@@ -327,10 +344,9 @@ class DISCO(nn.Module):
             bins: [M,K] int64, their colors.
 
         Returns:
-            anchor_mask, anchor_label, guided_tokens, as in `Generated`.
+            guided_tokens, as in `Generated`.
         """
-        mask, label = self._hints(bins, anchors, tokens.shape[1])
-        return mask, label, self.hintpath(self._embed(tokens, mask, label), position)
+        return self.hintpath(self._embed(tokens, anchors, bins), position)
 
     # Steps of the above, to be overridden by name.
 
@@ -383,8 +399,9 @@ class DISCO(nn.Module):
         mask = self._bin_centers.new_zeros(len(bins), count).scatter_(1, anchors, 1.0)
         return mask[..., None], label
 
-    def _embed(self, tokens: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor, anchors: Tensor, bins: Tensor) -> Tensor:
         """The color generator's input: tokens, one-hot anchor colors, anchor mask; [M,P,64]."""
+        mask, label = self._hints(bins, anchors, tokens.shape[1])
         colors = mask * F.one_hot(label, N_BINS).to(tokens.dtype)
         return self.trg_word_emb(torch.cat([tokens, colors, mask], dim=-1))
 
@@ -437,3 +454,8 @@ def _temperature(offset: Tensor | None) -> float:
 def _as_map(tokens: Tensor, rows: int) -> Tensor:
     """[M,P,C] to [M,C,h,w], a view."""
     return tokens.transpose(1, 2).unflatten(2, (rows, tokens.shape[1] // rows))
+
+
+def _for_variants(x: Tensor, variants: int) -> Tensor:
+    """[N,...] to [N*V,...], the same for neighbors."""
+    return x if variants == 1 else x.repeat_interleave(variants, dim=0)

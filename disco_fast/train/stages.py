@@ -236,7 +236,7 @@ class TokensStage(Stage):
         anchors = self._anchoring.place(colors, color_tokens, sizes, network.ops)
         bins = nearest_bins(AB_SCALE * colors)
         with torch.autocast(*self._autocast) if self._autocast else nullcontext():
-            _, _, guided = network.guide(tokens, position, anchors, bins.gather(1, anchors))
+            guided = network.guide(tokens, position, anchors, bins.gather(1, anchors))
             terms = distribution_terms(network, color_tokens, guided, bins, self.weights)
         loss = torch.stack(list(terms.values())).sum()
         return loss, {name: term.detach() for name, term in terms.items()}

@@ -75,8 +75,8 @@ def _guided(network: DISCO, donor: DISCO, lab: Tensor, k: int) -> tuple[Tensor, 
     own, others = network.superpixels(gray), donor.superpixels(gray)
     anchors = network.place(own, k).index
     bins = true_bins(lab[:, 1:].contiguous(), own.association, network.cell_size).gather(1, anchors)
-    _, _, guided = network.guide(own.tokens, own.position, anchors, bins)
-    _, _, others_guided = donor.guide(others.tokens, others.position, anchors, bins)
+    guided = network.guide(own.tokens, own.position, anchors, bins)
+    others_guided = donor.guide(others.tokens, others.position, anchors, bins)
     return guided[0], others_guided[0]
 
 
