@@ -23,6 +23,7 @@ import torch
 from cases import OpCase, small_cases
 from harness import baselines, inputs, plots, published, stages, vectorized
 from test_every_op import check
+from torch.utils.flop_counter import FlopCounterMode
 
 from disco_fast import ops, reference
 from disco_fast._extras import MissingExtraError
@@ -121,6 +122,20 @@ def test_costs_of_a_prepared_network_are_counted() -> None:
     # SPixNet's logits have 12 channels, three of them zeros, of 4 channels through 3x3.
     expected["feature extraction"] += 64 * 64 * (12 - 9) * 4 * 9
     assert stages.multiply_accumulates(fused, gray) == expected
+
+
+def test_a_convolution_in_one_kernel_is_counted_as_torchs() -> None:
+    x, weight = torch.ones(2, 8, 5, 7).bfloat16(), torch.ones(16, 8, 3, 3).bfloat16()
+    counts = []
+    for convolve in (
+        lambda: ops.convolve(x, weight, None, None, 0.0),
+        lambda: torch.conv2d(x, weight, padding=1),
+    ):
+        counter = FlopCounterMode(display=False, custom_mapping=stages.UNCOUNTED)
+        with counter:
+            convolve()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] == 2 * 2 * 5 * 7 * 16 * 8 * 9
 
 
 def corrupted(name: str, change) -> ModuleType:

@@ -67,9 +67,10 @@ def _packed_transposed_flops(
 
 
 # Convolutions that PyTorch does not count.
-PACKED = {
+UNCOUNTED = {
     torch.ops.mkldnn._convolution_pointwise: _packed_flops,
     torch.ops.mkldnn._convolution_transpose_pointwise: _packed_transposed_flops,
+    torch.ops.disco_fast.convolve: _packed_flops,
 }
 
 
@@ -208,7 +209,7 @@ def multiply_accumulates(network: DISCO, gray: Tensor) -> dict[str, int]:
     and spreading at 256x256), nor are they in the paper's figures.
     """
     plain_attention = sdpa_kernel(SDPBackend.MATH)  # fused attention is not counted on a CPU
-    counting = FlopCounterMode(display=False, custom_mapping=PACKED)
+    counting = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
     with counting as counter, plain_attention, torch.no_grad():
         network(gray)
     flops = counter.get_flop_counts()

@@ -95,8 +95,8 @@ class FusedConvolution(nn.Module):
         return rounded and aligned and sides == [3, 3] and self._geometry == same
 
     def _prefers_one_kernel(self, x: Tensor, residual: Tensor | None) -> bool:
-        unknown = self.searches and x.shape not in self._at_once and self.fits
-        if unknown and is_time_to_search(x.device):
+        unknown = self.searches and x.shape not in self._at_once
+        if unknown and is_time_to_search(x.device) and self.fits:
             ways = partial(self.at_once, x, residual), partial(self._in_two, x, residual)
             self._at_once[x.shape] = is_faster(*ways)
         return self._at_once.get(x.shape, False)
