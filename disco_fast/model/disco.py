@@ -327,11 +327,14 @@ class DISCO(nn.Module):
             bins: [M,K] int64, their colors.
         """
         variants = len(bins) // len(gray)
-        tokens = _for_variants(superpixels.tokens, variants)
-        guided = self.guide(tokens, superpixels.position, anchors, bins)
-        association = _for_variants(superpixels.association, variants)
-        guided_map = _as_map(guided, superpixels.pooled.shape[2])
-        pixels = self._spread(guided_map, association, _for_variants(gray, variants))
+        tokens, association = superpixels.tokens, superpixels.association
+        guided = self.guide(_for_variants(tokens, variants), superpixels.position, anchors, bins)
+        # No name keeps what is repeated: RefineNet needs the memory.
+        pixels = self._spread(
+            _as_map(guided, superpixels.pooled.shape[2]),
+            _for_variants(association, variants),
+            _for_variants(gray, variants),
+        )
         return Generated(guided, self.enhanceNet(pixels))
 
     def guide(self, tokens: Tensor, position: Tensor, anchors: Tensor, bins: Tensor) -> Tensor:
