@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from harness.nvcc import SOURCES, conclude, demangle, nvcc_or_exit, release
 from harness.report import RESULTS, Report
@@ -440,6 +441,13 @@ def pool_case(layout: int, most_us: float) -> Case:
     )
 
 
+def convolve_case(kinds: str, shape: str, blocks: int, chunks: int, **others: Any) -> Case:
+    """Of these types, without a residual; inputs come in so many chunks of 64 bytes."""
+    kernel = f"convolve_kernel<{kinds}, false>"
+    turns = {"first += In::kDepth": (chunks,)}
+    return Case("convolve.cu", kernel, shape, blocks, warps=4, turns=turns, **others)
+
+
 def diffuse_case(spread: int, most_us: float, lead_channels: int = 0) -> Case:
     """On tensor cores: a warp takes 32 pixels twice; two of four load tokens."""
     loop = "pixel < area; pixel += kMmaThreads"
@@ -567,43 +575,35 @@ CASES = (
         },
         most_model_us=12,
     ),
-    Case(
-        "convolve.cu",
-        "convolve_kernel<__nv_bfloat16, ConvolveTile<16, 16, 64, 1, 3>, false>",
+    convolve_case(
+        "__nv_bfloat16, ConvolveTile<16, 16, 64, 1, 3>",
         "64 images, 64 to 64 x 256 x 256 bf16",
         blocks=64 * 16 * 16,
-        warps=4,
-        turns={"first += In::kDepth": (2,)},
+        chunks=2,
         most_us=270,
         moved=2 * 64 * 64 * 256 * 256 * 2,
     ),
-    Case(
-        "convolve.cu",
-        "convolve_kernel<__nv_bfloat16, ConvolveTile<16, 16, 64, 1, 3>, false>",
+    convolve_case(
+        "__nv_bfloat16, ConvolveTile<16, 16, 64, 1, 3>",
         "one image, 128 to 128 x 128 x 128 bf16",
         blocks=8 * 8 * 2,
-        warps=4,
-        turns={"first += In::kDepth": (4,)},
+        chunks=4,
         most_us=3.3,
         most_model_us=12,
     ),
-    Case(
-        "convolve.cu",
-        "convolve_kernel<__nv_bfloat16, ConvolveTile<8, 16, 64, 2, 4>, false>",
+    convolve_case(
+        "__nv_bfloat16, ConvolveTile<8, 16, 64, 2, 4>",
         "one image, 256 to 256 x 64 x 64 bf16",
         blocks=8 * 4 * 4,
-        warps=4,
-        turns={"first += In::kDepth": (8,)},
+        chunks=8,
         most_us=3.2,
         most_model_us=12,
     ),
-    Case(
-        "convolve.cu",
-        "convolve_kernel<float, ConvolveTile<16, 16, 16, 1, 4>, false>",
+    convolve_case(
+        "float, ConvolveTile<16, 16, 16, 1, 4>",
         "64 images, 16 to 16 x 256 x 256 fp32 as TF32",
         blocks=64 * 16 * 16,
-        warps=4,
-        turns={"first += In::kDepth": (1,)},
+        chunks=1,
         most_us=130,
         moved=2 * 64 * 16 * 256 * 256 * 4,
     ),

@@ -38,6 +38,11 @@ FORCED = -1.0  # a tolerance that no shift falls below: K-Means runs all its ite
 ITERATIONS = 20
 
 
+def short_name(dtype: torch.dtype) -> str:
+    """As in "fp32" and "bf16"."""
+    return str(dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
+
+
 @dataclass(frozen=True)
 class OpCase:
     """A call of an op.
@@ -108,9 +113,7 @@ class PoolCase:
         def case(op: str, bounds: tuple[float, ...], chosen: Callable, note: str = "") -> OpCase:
             layout = ", channels-last" if self.channels_last else ""
             size = f"{self.rows * cell}x{self.columns * cell}"
-            dtype = (
-                str(self.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
-            )
+            dtype = short_name(self.dtype)
             shape = f"{self.channels} channels, {size}, batch {self.images}, {dtype}{layout}{note}"
             loose = tuple(4 * max(bound, pixels) for bound in bounds)
 
@@ -405,7 +408,7 @@ class ConvolutionCase:
                 return x, weight, bias, None, 0.2
             return x, weight, bias, maps(device, self.outputs, 11), 0.2, bias, bias
 
-        dtype = str(self.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
+        dtype = short_name(self.dtype)
         channels = f"{self.inputs} to {self.outputs} channels"
         shape = f"{channels}, {self.height}x{self.width}, batch {self.images}, {dtype}"
         # fp32 is multiplied in TF32, the specification in fp64. Sums of order 1 deviate by 2^-11,

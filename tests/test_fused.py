@@ -41,6 +41,13 @@ def unpacked(network: DISCO) -> PreparedDISCO:
     return PreparedDISCO(network, "fp32", without=["packing"])
 
 
+def folded(network: DISCO) -> DISCO:
+    """The same, rewritten as an engine does before it fuses convolutions."""
+    for rewrite in (fold_spectral_norm, fold_batch_norm, merge_upsampling):
+        rewrite(network)
+    return network
+
+
 @pytest.fixture(params=["published", "efficientnet-lite0"])
 def network(request: pytest.FixtureRequest) -> DISCO:
     network = random_network(0.25, backbone=request.param)
@@ -78,9 +85,7 @@ def test_sums_are_a_part_of_the_pass():
 def test_sums_and_activations_between_the_backbones_stages_are_a_part_of_the_pass():
     network = random_network(0.25)
     plain, fused = network.alike(network.state_dict()), network.alike(network.state_dict())
-    for rewrite in (fold_spectral_norm, fold_batch_norm, merge_upsampling):
-        rewrite(fused)
-    fuse_convolutions(fused)
+    fuse_convolutions(folded(fused))
     gray = torch.rand(2, 1, 64, 96, generator=torch.Generator().manual_seed(0)) - 0.5
     with torch.inference_mode():
         expected, got = plain.repnet(gray), fused.repnet(gray)
@@ -104,9 +109,7 @@ def test_a_lead_of_eight_channels_is_one_of_one(network: DISCO):
 def test_aligned_channels_change_nothing(network: DISCO):
     plain, aligned = (network.alike(network.state_dict()).eval() for _ in range(2))
     for prepared in (plain, aligned):
-        for rewrite in (fold_spectral_norm, fold_batch_norm, merge_upsampling):
-            rewrite(prepared)
-        fuse_convolutions(prepared)
+        fuse_convolutions(folded(prepared))
         set_formats(prepared, "bf16")
     align_channels(aligned)
     firsts = [aligned.segnet[0].network.conv0a[0].weight.shape[1]]
@@ -130,9 +133,7 @@ def test_the_network_in_one_kernel_for_each_convolution(
     emulated_gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
     """As on a GPU where all of them are found to be faster, which this GPU cannot say."""
-    network = random_network(0.25)
-    for rewrite in (fold_spectral_norm, fold_batch_norm, merge_upsampling):
-        rewrite(network)
+    network = folded(random_network(0.25))
     spread_lead(network.enhanceNet, ALIGNED_LEAD)
     fuse_convolutions(network)
     set_formats(network, "bf16")

@@ -119,14 +119,12 @@ inline Tensor associate(const Tensor& logits, const std::optional<Tensor>& bias)
       "associate: bias must be [9], fp64 for fp64 and else fp32");
   const Tensor input =
       torch::stable::contiguous(logits, torch::headeronly::MemoryFormat::ChannelsLast);
-  const std::optional<Tensor> row =
-      bias ? std::optional<Tensor>(torch::stable::contiguous(*bias)) : std::nullopt;
+  const std::optional<Tensor> row = contiguous(bias);
   const int64_t n = logits.size(0), height = logits.size(2), width = logits.size(3);
   const Tensor out = new_tensor(logits, {n, 9, height, width}, wide_type(logits));
-  CudaBackend::run(
-      AssociateArgs{element_of(logits), n, height * width, logits.size(1), input.const_data_ptr(),
-                    row ? row->const_data_ptr() : nullptr, out.mutable_data_ptr()},
-      input);
+  CudaBackend::run(AssociateArgs{element_of(logits), n, height * width, logits.size(1),
+                                 input.const_data_ptr(), address(row), out.mutable_data_ptr()},
+                   input);
   return out;
 }
 
@@ -156,13 +154,8 @@ inline Tensor convolve(const Tensor& x, const Tensor& weight, const std::optiona
     return aligned(torch::stable::contiguous(tensor, kLast));
   };
   const auto row = [&](const std::optional<Tensor>& tensor, const char* name) {
-    DISCO_FAST_CHECK(!tensor || (tensor->dim() == 1 && tensor->size(0) == outputs &&
-                                 tensor->scalar_type() == ScalarType::Float),
-                     "convolve: ", name, " must be [O] in fp32");
-    return tensor ? std::optional<Tensor>(aligned(torch::stable::contiguous(*tensor))) : tensor;
-  };
-  const auto address = [](const std::optional<Tensor>& tensor) {
-    return tensor ? tensor->const_data_ptr() : nullptr;
+    const std::optional<Tensor> own = channel_row("convolve", name, tensor, outputs, x);
+    return own ? std::optional<Tensor>(aligned(*own)) : own;
   };
   const Tensor input = maps(x), kernel = maps(weight);
   const std::optional<Tensor> other = residual ? std::optional<Tensor>(maps(*residual)) : residual;

@@ -260,13 +260,7 @@ class Ops {
                                 first = like_x(lead, "lead", false);
     const int64_t lead_channels = first ? first->size(1) : 0;
     const auto row = [&](const std::optional<Tensor>& tensor, const char* name) {
-      DISCO_FAST_CHECK(!tensor || (tensor->dim() == 1 && tensor->size(0) == channels &&
-                                   tensor->scalar_type() == wide_type(x)),
-                       "bias_act: ", name, " must be [C], fp64 for fp64 and else fp32");
-      return contiguous(tensor);
-    };
-    const auto address = [](const std::optional<Tensor>& tensor) {
-      return tensor ? tensor->const_data_ptr() : nullptr;
+      return channel_row("bias_act", name, tensor, channels, x);
     };
     const std::optional<Tensor> b = row(bias, "bias"), s = row(scale, "scale"),
                                 t = row(shift, "shift");
@@ -443,11 +437,6 @@ class Ops {
     args.clusters = n_clusters;
     args.labels = static_cast<const int64_t*>(labels.const_data_ptr());
     args.sizes = sizes.const_data_ptr();
-  }
-
-  static std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-    if (!tensor) return std::nullopt;
-    return torch::stable::contiguous(*tensor);
   }
 
   // Returns the place of the colors, [N, variants, K].

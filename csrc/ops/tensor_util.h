@@ -8,6 +8,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <optional>
+
 #include "../args.h"
 
 namespace disco_fast {
@@ -63,6 +65,24 @@ void check_one_device(const char* op, const Tensor& first, const Tensors&... oth
     DISCO_FAST_CHECK(other.device() == first.device(), op, ": all tensors must be on one device");
   };
   (check(others), ...);
+}
+
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
+}
+
+inline const void* address(const std::optional<Tensor>& tensor) {
+  return tensor ? tensor->const_data_ptr() : nullptr;
+}
+
+// A number for each of the channels of x, that what follows a convolution takes; contiguous.
+inline std::optional<Tensor> channel_row(const char* op, const char* name,
+                                         const std::optional<Tensor>& row, int64_t channels,
+                                         const Tensor& x) {
+  DISCO_FAST_CHECK(
+      !row || (row->dim() == 1 && row->size(0) == channels && row->scalar_type() == wide_type(x)),
+      op, ": ", name, " must be [C], fp64 for fp64 and else fp32");
+  return contiguous(row);
 }
 
 // A contiguous tensor at an address that vectors of 16 bytes can be read from.

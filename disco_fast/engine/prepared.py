@@ -139,7 +139,8 @@ class PreparedDISCO(DISCO):
         if "fusing" not in self._rewrites:
             return
         fuse_convolutions(self)
-        searches = "one kernel" in self._rewrites and has_convolve(self.mid_word_prj.weight.device)
+        device = self.mid_word_prj.weight.device
+        searches = tf32 and "one kernel" in self._rewrites and has_convolve(device)
         for module in self.modules():
             if isinstance(module, FusedConvolution):
                 module.searches = searches

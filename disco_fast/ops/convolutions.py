@@ -61,18 +61,11 @@ def bias_act(
     shape = tuple(x.shape)
     if len(shape) != 4 or min(shape) == 0:
         refuse("bias_act", "x [N,C,H,W], none of them 0", shape)
-    wide = reference.wide_dtype(x.dtype)
-    for name, row in given.items():
-        if tuple(row.shape) != shape[1:2] or row.dtype != wide:
-            refuse("bias_act", f"{name} [{shape[1]}] in {wide}", _kind(row))
-    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
-        refuse("bias_act", f"residual {list(shape)} in {x.dtype} like x", _kind(residual))
+    _check_following("bias_act", shape, x.dtype, given, residual, slope)
     around = None if lead is None else (*lead.shape[:1], *lead.shape[2:])
     if lead is not None and (around != (shape[0], *shape[2:]) or lead.dtype != x.dtype):
         expected = f"lead [{shape[0]},L,{shape[2]},{shape[3]}] in {x.dtype} like x"
         refuse("bias_act", expected, _kind(lead))
-    if not math.isfinite(slope):
-        refuse("bias_act", "slope finite", slope)
     detached = {name: row.detach() for name, row in others.items()}
     return torch.ops.disco_fast.bias_act(
         x.detach(),
@@ -146,13 +139,7 @@ def convolve(
         expected = f"weight [O,{x.shape[1]},3,3] in {x.dtype} like x, O a multiple of {piece}"
         refuse("convolve", expected, _kind(weight))
     shape = (x.shape[0], outputs, *x.shape[2:])
-    for name, row in given.items():
-        if tuple(row.shape) != (outputs,) or row.dtype != torch.float32:
-            refuse("convolve", f"{name} [{outputs}] in {torch.float32}", _kind(row))
-    if residual is not None and (tuple(residual.shape) != shape or residual.dtype != x.dtype):
-        refuse("convolve", f"residual {list(shape)} in {x.dtype} like x", _kind(residual))
-    if not math.isfinite(slope):
-        refuse("convolve", "slope finite", slope)
+    _check_following("convolve", shape, x.dtype, given, residual, slope)
     detached = {name: other.detach() for name, other in others.items()}
     return torch.ops.disco_fast.convolve(
         x.detach(),
@@ -219,6 +206,25 @@ def quantize(
         refuse("quantize", "zero in 0..255", zero)
     tensors = x.detach(), slope, scale.detach(), shift.detach()
     return torch.ops.disco_fast.quantize(*tensors, padding, zero)
+
+
+def _check_following(
+    op: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    rows: dict[str, Tensor],
+    residual: Tensor | None,
+    slope: float,
+) -> None:
+    """What follows a convolution fits its result, of this shape and dtype."""
+    wide = reference.wide_dtype(dtype)
+    for name, row in rows.items():
+        if tuple(row.shape) != shape[1:2] or row.dtype != wide:
+            refuse(op, f"{name} [{shape[1]}] in {wide}", _kind(row))
+    if residual is not None and (tuple(residual.shape) != shape or residual.dtype != dtype):
+        refuse(op, f"residual {list(shape)} in {dtype} like x", _kind(residual))
+    if not math.isfinite(slope):
+        refuse(op, "slope finite", slope)
 
 
 def _kind(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
